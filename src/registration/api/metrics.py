@@ -1,0 +1,65 @@
+"""What ``/metrics`` shows (Prometheus text format); no label ever comes from a request's content."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+
+
+class Metrics:
+    """The measurements of one process."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._requests = Counter(
+            "registration_requests_total",
+            "Requests answered.",
+            ["operation", "status"],
+            registry=self.registry,
+        )
+        self._seconds = Histogram(
+            "registration_request_seconds",
+            "Seconds from a request's arrival to its last byte.",
+            ["operation"],
+            buckets=_BUCKETS,
+            registry=self.registry,
+        )
+        self._queue = Gauge(
+            "registration_append_queue",
+            "Commands that wait for the event store.",
+            registry=self.registry,
+        )
+        self._behind = Gauge(
+            "registration_read_model_behind_events",
+            "Events that a read model has not applied yet.",
+            ["read_model"],
+            registry=self.registry,
+        )
+        self._parked = Gauge(
+            "registration_read_model_dead_letters",
+            "Streams that a read model has set aside.",
+            ["read_model"],
+            registry=self.registry,
+        )
+        self._children: dict[tuple[str, int], tuple[Any, Any]] = {}
+
+    def request(self, operation: str, status: int, seconds: float) -> None:
+        """Count one request."""
+        children = self._children.get((operation, status))
+        if children is None:
+            children = self._children[(operation, status)] = (
+                self._requests.labels(operation, str(status)),
+                self._seconds.labels(operation),
+            )
+        children[0].inc()
+        children[1].observe(seconds)
+
+    def render(self, *, queued: int, read_models: Iterable[Mapping[str, Any]]) -> bytes:
+        """Return the page; ``read_models`` are rows with name, behind and deadLetters."""
+        self._queue.set(queued)
+        for row in read_models:
+            self._behind.labels(row["name"]).set(row["behind"])
+            self._parked.labels(row["name"]).set(row["deadLetters"])
+        return generate_latest(self.registry)

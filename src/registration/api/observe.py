@@ -1,0 +1,133 @@
+"""The outermost layer: request id, deadline, one log line and one measurement a request.
+
+Plain ASGI, since this runs on every request. Log lines and metrics carry operation, code, time and
+tenant; never a path, a query or a body, which may name a patient.
+"""
+
+import asyncio
+import re
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import orjson
+import uuid_utils.compat as uuids
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from registration.api.metrics import Metrics
+from registration.api.problems import problem
+
+_SANE = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+
+
+class Observation:
+    """What is to be told of one request; the endpoints fill it in as they learn it."""
+
+    __slots__ = ("code", "operation", "request_id", "status", "tenant")
+
+    def __init__(self, request_id: str) -> None:
+        self.request_id = request_id
+        self.operation = "unknown"
+        self.tenant: str | None = None
+        self.code: str | None = None
+        self.status = 0
+
+
+class Observed:
+    """Wraps the application; answers 503 where it does not within ``deadline`` seconds."""
+
+    def __init__(
+        self, app: ASGIApp, *, deadline: float, metrics: Metrics, log: Callable[[bytes], None]
+    ) -> None:
+        self._app = app
+        self._deadline = deadline
+        self._metrics = metrics
+        self._log = log
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, or pass on what is none (lifespan)."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        seen = scope["observation"] = Observation(_request_id(scope))
+        named = (b"x-request-id", seen.request_id.encode())
+
+        async def observing_send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                seen.status = message["status"]
+                message["headers"] = [*message["headers"], named]
+            await send(message)
+
+        try:
+            async with asyncio.timeout(self._deadline):
+                await self._app(scope, receive, observing_send)
+        except TimeoutError:
+            await self._late(scope, receive, observing_send, seen)
+        except Exception as error:  # a fault of ours: tell its kind and place, and nothing it holds
+            self._log(_fault(seen, error))
+            if seen.status:
+                raise
+            seen.code = "INTERNAL_ERROR"
+            response = problem(
+                "INTERNAL_ERROR", "The service has a fault.", instance=scope["path"]
+            )
+            await response(scope, receive, observing_send)
+        finally:
+            seconds = time.perf_counter() - started
+            self._metrics.request(seen.operation, seen.status, seconds)
+            self._log(_line(scope, seen, seconds))
+
+    async def _late(
+        self, scope: Scope, receive: Receive, send: Send, seen: Observation
+    ) -> None:
+        if seen.status:  # half an answer is out: the connection is all that can still be ended
+            raise ConnectionAbortedError
+        seen.code = "UNAVAILABLE"
+        response = problem(
+            "UNAVAILABLE", "The request was not finished in time.", instance=scope["path"]
+        )
+        await response(scope, receive, send)
+
+
+def stderr_log(line: bytes) -> None:
+    """Write one line to standard error, whole."""
+    sys.stderr.buffer.write(line)
+    sys.stderr.buffer.flush()
+
+
+def _request_id(scope: Scope) -> str:
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and _SANE.fullmatch(value):
+            return bytes(value).decode()
+    return str(uuids.uuid7())
+
+
+def _line(scope: Scope, seen: Observation, seconds: float) -> bytes:
+    line = {
+        "at": datetime.now(UTC),
+        "requestId": seen.request_id,
+        "method": scope["method"],
+        "operation": seen.operation,
+        "status": seen.status,
+        "code": seen.code or "OK",
+        "ms": round(seconds * 1000, 2),
+        "tenant": seen.tenant,
+    }
+    return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z)
+
+
+def _fault(seen: Observation, error: Exception) -> bytes:
+    trace, places = error.__traceback__, []
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        places.append(f"{code.co_filename.rpartition('/')[2]}:{trace.tb_lineno} {code.co_name}")
+        trace = trace.tb_next
+    line = {
+        "at": datetime.now(UTC),
+        "requestId": seen.request_id,
+        "fault": type(error).__name__,
+        "places": places[-8:],
+    }
+    return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z)

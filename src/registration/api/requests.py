@@ -1,0 +1,213 @@
+"""What every endpoint reads from a request: the caller, the headers, the body."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+from uuid import UUID
+
+import http_sf
+import uuid_utils.compat as uuids
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+from psycopg_pool import AsyncConnectionPool
+from pydantic import ValidationError
+from starlette.requests import Request
+
+from registration.api.auth import Authenticator, Caller
+from registration.domain.context import Context
+from registration.domain.errors import DomainError
+from registration.domain.resources import Model
+from registration.eventstore.store import EventStore
+from registration.gate import Gate
+from registration.settings import Settings
+
+Payload = TypeVar("Payload", bound=Model)
+
+LONGEST_KEY = 255
+_FUTURE_MS = 24 * 60 * 60 * 1000
+
+_ETAG = re.compile(r'"([1-9]\d{0,8}|0)"', re.ASCII)
+_QUOTED = re.compile(r'"([ !#-\[\]-~]+)"', re.ASCII)
+_BARE = re.compile(r"[!-~]+", re.ASCII)
+_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """All that endpoints work with; made once by the composition root."""
+
+    settings: Settings
+    store: EventStore
+    gate: Gate
+    authenticator: Authenticator
+    views: AsyncConnectionPool[AsyncConnection[TupleRow]]
+    clock: Callable[[], datetime]
+
+
+def utc_now() -> datetime:
+    """Return the instant, aware, in UTC."""
+    return datetime.now(UTC)
+
+
+def services(request: Request) -> Services:
+    """Return the application's services."""
+    found: Services = request.app.state.services
+    return found
+
+
+async def authenticated(request: Request) -> Caller:
+    """Return who asks. Raises ``UNAUTHENTICATED``."""
+    caller = await services(request).authenticator.caller(request.headers.get("authorization"))
+    request.scope["observation"].tenant = caller.tenant
+    return caller
+
+
+def context_of(caller: Caller, services: Services) -> Context:
+    """Return what decisions may know of this request."""
+    return Context(
+        now=services.clock(),
+        new_id=uuids.uuid7,
+        tenant=caller.tenant,
+        actor=caller.subject,
+        scopes=caller.scopes,
+        facility=caller.facility,
+        client=caller.client,
+        identifier_systems=services.settings.identifier_systems,
+    )
+
+
+async def read_body(request: Request, limit: int, media_types: frozenset[str]) -> bytes:
+    """Return the body, never holding more than ``limit`` bytes of it.
+
+    Raises ``UNSUPPORTED_MEDIA_TYPE`` and ``PAYLOAD_TOO_LARGE``.
+    """
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type not in media_types:
+        raise DomainError(
+            "UNSUPPORTED_MEDIA_TYPE", f"This takes {' or '.join(sorted(media_types))}."
+        )
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise DomainError("UNSUPPORTED_MEDIA_TYPE", "This takes no Content-Encoding.")
+    length = request.headers.get("content-length", "0")
+    if length.isdigit() and int(length) > limit:
+        raise _too_large(limit)
+    chunks, size = [], 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit:
+            raise _too_large(limit)
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _too_large(limit: int) -> DomainError:
+    return DomainError("PAYLOAD_TOO_LARGE", f"At most {limit} bytes.", {"limit": limit})
+
+
+def validated(model: type[Payload], body: bytes) -> Payload:
+    """Return the body as a model of the wire.
+
+    Raises ``VALIDATION_FAILED`` with every place that does not fit, and nothing of what was sent.
+    """
+    try:
+        return model.__pydantic_validator__.validate_json(body, strict=True)  # type: ignore[no-any-return]
+    except ValidationError as error:
+        raise validation_failed(error.errors(include_input=False, include_url=False)) from None
+
+
+def validation_failed(errors: Sequence[Mapping[str, Any]], skip: int = 0) -> DomainError:
+    """Build ``VALIDATION_FAILED`` from pydantic's errors; ``skip`` leaves out leading path parts."""
+    return DomainError(
+        "VALIDATION_FAILED",
+        "The request is not valid.",
+        {"errors": [{"path": _pointer(e["loc"][skip:]), "message": _message(e)} for e in errors]},
+    )
+
+
+def _pointer(location: Sequence[Any]) -> str:
+    """Return a JSON Pointer (RFC 6901)."""
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in location)
+
+
+_QUOTES_INPUT = {
+    "uuid_parsing": "is not a UUID",
+    "datetime_from_date_parsing": "is not an RFC 3339 instant",
+    "datetime_parsing": "is not an RFC 3339 instant",
+    "int_parsing": "is not a whole number",
+    "json_invalid": "is not JSON",
+}
+"""Errors whose message repeats a part of the input, with what to say instead."""
+
+
+def _message(error: Mapping[str, Any]) -> str:
+    return _QUOTES_INPUT.get(error["type"]) or str(error["msg"]).removeprefix("Value error, ")
+
+
+def if_match(request: Request) -> int | None:
+    """Return the version that ``If-Match`` states; ``None`` without one.
+
+    Raises ``MALFORMED_REQUEST`` for anything but one strong entity tag of a version.
+    """
+    stated = request.headers.get("if-match")
+    if stated is None:
+        return None
+    match = _ETAG.fullmatch(stated.strip())
+    if match is None:
+        raise DomainError(
+            "MALFORMED_REQUEST", 'If-Match takes one version as an entity tag, such as "7".'
+        )
+    return int(match[1])
+
+
+def idempotency_key(request: Request) -> str | None:
+    """Return the key that ``Idempotency-Key`` holds, as RFC 9651 string or bare.
+
+    A UUID counts as one whatever its case. Raises ``MALFORMED_REQUEST``.
+    """
+    stated = request.headers.get("idempotency-key")
+    if stated is None:
+        return None
+    stated = stated.strip()
+    quoted = _QUOTED.fullmatch(stated)
+    key = quoted[1] if quoted else stated
+    if not quoted and stated.startswith('"'):
+        key = _structured_string(stated)
+    if not key or len(key) > LONGEST_KEY or not (quoted or stated[0] == '"' or _BARE.fullmatch(key)):
+        raise DomainError(
+            "MALFORMED_REQUEST", f"Idempotency-Key is a string of 1 to {LONGEST_KEY} characters."
+        )
+    return key.lower() if _UUID.fullmatch(key) else key
+
+
+def _structured_string(stated: str) -> str | None:
+    try:
+        value, parameters = http_sf.parse(stated.encode(), tltype="item")
+    except ValueError:
+        return None
+    return value if isinstance(value, str) and not parameters else None
+
+
+def mutation_id(chosen: UUID | None, now: datetime) -> UUID | None:
+    """Return a clientMutationId that may be one.
+
+    Raises ``MUTATION_ID_INVALID`` unless it is a UUIDv7 at most 24 hours in the future.
+    """
+    if chosen is None:
+        return None
+    milliseconds = chosen.int >> 80
+    if chosen.version != 7 or milliseconds > now.timestamp() * 1000 + _FUTURE_MS:
+        raise DomainError(
+            "MUTATION_ID_INVALID",
+            "clientMutationId must be a UUIDv7 of no later than 24 hours from now.",
+        )
+    return chosen
+
+
+def path_id(request: Request, name: str, what: str) -> UUID:
+    """Return a UUID from the path. Raises ``NOT_FOUND``: what is no UUID names nothing."""
+    text = request.path_params[name]
+    if not _UUID.fullmatch(text):
+        raise DomainError("NOT_FOUND", f"There is no such {what}.")
+    return UUID(text)

@@ -1,0 +1,34 @@
+"""The `registration` program: the composition root, and the list of its commands."""
+
+import sys
+
+import psycopg
+import typer
+
+from registration.api.keys import SigningKeyError
+from registration.commands import CommandError, app, migrate, readmodels, serve, token, verify
+from registration.eventstore.embedded import AlreadyServing, EmbeddedPostgresError
+from registration.eventstore.migrations import MigrationError
+
+__all__ = ["COMMANDS", "app", "main"]
+
+# Importing a module registers its command; a new one is added here.
+COMMANDS = (serve, token, migrate, readmodels, verify)
+
+EXPECTED_ERRORS = (
+    AlreadyServing,
+    CommandError,
+    EmbeddedPostgresError,
+    MigrationError,
+    SigningKeyError,
+    psycopg.OperationalError,
+)
+
+
+def main() -> None:
+    """Run the program; what a user can mend ends as one message and exit code 2."""
+    try:
+        app()
+    except EXPECTED_ERRORS as error:
+        typer.echo(f"registration: {error}", err=True)
+        sys.exit(2)

@@ -1,0 +1,24 @@
+"""What a decision may know of the world: all that the pure domain must not fetch for itself."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Who asks, when, and where new ids come from.
+
+    ``now`` is an aware instant in UTC. ``identifier_systems`` names the check of each identifier
+    system that has one (see :mod:`registration.domain.identifiers`).
+    """
+
+    now: datetime
+    new_id: Callable[[], UUID]
+    tenant: str
+    actor: str
+    scopes: frozenset[str]
+    facility: str | None = None
+    client: str | None = None
+    identifier_systems: Mapping[str, str] = field(default_factory=dict)

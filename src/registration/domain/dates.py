@@ -1,0 +1,33 @@
+"""Birth dates as FHIR ``date``: a year, a month or a day, whichever is known."""
+
+import re
+from datetime import date, datetime, timedelta
+
+from registration.domain.errors import invalid
+
+_PARTIAL = re.compile(r"(\d{4})(?:-(\d{2})(?:-(\d{2}))?)?", re.ASCII)
+OLDEST_YEARS = 150
+_EASTMOST = timedelta(hours=14)
+"""In UTC+14 it may be tomorrow already: a child born there today is not born in the future."""
+
+
+def confirm_birth_date(said: str, now: datetime, path: str = "/birthDate") -> str:
+    """Return the date if it can be a birth date at ``now``.
+
+    Raises ``VALIDATION_FAILED``: not ``YYYY``, ``YYYY-MM`` or ``YYYY-MM-DD``, no such day, in the
+    future, or more than 150 years back.
+    """
+    match = _PARTIAL.fullmatch(said)
+    if match is None:
+        raise invalid(path, "must be YYYY, YYYY-MM or YYYY-MM-DD")
+    year, month, day = (int(part) if part else None for part in match.groups())
+    try:
+        earliest = date(year or 0, month or 1, day or 1)
+    except ValueError:
+        raise invalid(path, "is no day of the calendar") from None
+    today = (now + _EASTMOST).date()
+    if earliest > today:
+        raise invalid(path, "lies in the future")
+    if today.year - earliest.year > OLDEST_YEARS:
+        raise invalid(path, f"lies more than {OLDEST_YEARS} years back")
+    return said

@@ -1,0 +1,291 @@
+"""A patient: the state that its events fold into, and the decisions about it.
+
+``evolve`` folds; each ``decide_*`` takes the state, the command and the context, and returns events
+or raises one :class:`DomainError`. None of them looks at a clock, an id source or a database.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+from uuid import UUID
+
+from registration.domain import commands, events
+from registration.domain.context import Context
+from registration.domain.dates import confirm_birth_date
+from registration.domain.errors import DomainError, invalid, not_found
+from registration.domain.identifiers import confirm_identifier
+from registration.domain.names import clean_text, confirm_name
+from registration.domain.resources import (
+    Address,
+    ContactPoint,
+    Identifier,
+    IdentifierInput,
+    Name,
+    NameInput,
+    NextOfKin,
+    NextOfKinInput,
+)
+
+MOST_ENTRIES = 200
+"""Live names, identifiers or next of kin of one patient; more is a mistake of some program."""
+
+
+@dataclass(frozen=True, slots=True)
+class PatientState:
+    """All that is known of a patient at one version."""
+
+    names: tuple[Name, ...]
+    gender: str
+    birth_date: str | None = None
+    birth_date_estimated: bool = False
+    identifiers: tuple[Identifier, ...] = ()
+    telecom: tuple[ContactPoint, ...] = ()
+    addresses: tuple[Address, ...] = ()
+    next_of_kin: tuple[NextOfKin, ...] = ()
+    marital_status: str | None = None
+    preferred_language: str | None = None
+    facility: str | None = None
+
+
+DEMOGRAPHICS: dict[str, str] = {
+    "gender": "gender",
+    "birthDate": "birth_date",
+    "birthDateEstimated": "birth_date_estimated",
+    "telecom": "telecom",
+    "addresses": "addresses",
+    "maritalStatus": "marital_status",
+    "preferredLanguage": "preferred_language",
+    "facility": "facility",
+}
+"""Wire name to state member, of all that ``patient.update_demographics`` may change."""
+
+
+def evolve(state: PatientState | None, event: events.Event) -> PatientState:
+    """Return the state after one more event."""
+    if isinstance(event, events.PatientRegistered):
+        return PatientState(
+            names=event.names,
+            gender=event.gender,
+            birth_date=event.birth_date,
+            birth_date_estimated=event.birth_date_estimated,
+            identifiers=event.identifiers,
+            telecom=event.telecom,
+            addresses=event.addresses,
+            next_of_kin=event.next_of_kin,
+            marital_status=event.marital_status,
+            preferred_language=event.preferred_language,
+            facility=event.facility,
+        )
+    if state is None:
+        raise ValueError(f"a patient's history starts with its registration, not {event.TOPIC}")
+    return _EVOLVE[type(event)](state, event)
+
+
+def fold(history: Iterable[events.Event]) -> PatientState | None:
+    """Return the state that a history leads to; ``None`` for an empty one."""
+    state: PatientState | None = None
+    for event in history:
+        state = evolve(state, event)
+    return state
+
+
+def _demographics(state: PatientState, event: events.DemographicsCorrected) -> PatientState:
+    changes = {DEMOGRAPHICS[name]: value for name, value in event.changes.items()}
+    if "telecom" in changes:
+        changes["telecom"] = tuple(map(ContactPoint.model_validate, changes["telecom"] or ()))
+    if "addresses" in changes:
+        changes["addresses"] = tuple(map(Address.model_validate, changes["addresses"] or ()))
+    if "birth_date_estimated" in changes:
+        changes["birth_date_estimated"] = bool(changes["birth_date_estimated"])
+    return replace(state, **changes)
+
+
+def _without(entries: tuple[Any, ...], entry_id: UUID) -> tuple[Any, ...]:
+    return tuple(entry for entry in entries if entry.id != entry_id)
+
+
+_EVOLVE: dict[type[events.Event], Callable[[PatientState, Any], PatientState]] = {
+    events.DemographicsCorrected: _demographics,
+    events.NameAdded: lambda s, e: replace(s, names=(*s.names, e.name)),
+    events.NameReplaced: lambda s, e: replace(
+        s, names=tuple(e.name if name.id == e.name.id else name for name in s.names)
+    ),
+    events.NameRetired: lambda s, e: replace(s, names=_without(s.names, e.name_id)),
+    events.IdentifierAdded: lambda s, e: replace(s, identifiers=(*s.identifiers, e.identifier)),
+    events.IdentifierRetired: lambda s, e: replace(
+        s, identifiers=_without(s.identifiers, e.identifier_id)
+    ),
+    events.NextOfKinAdded: lambda s, e: replace(s, next_of_kin=(*s.next_of_kin, e.next_of_kin)),
+    events.NextOfKinRemoved: lambda s, e: replace(
+        s, next_of_kin=_without(s.next_of_kin, e.next_of_kin_id)
+    ),
+}
+
+
+def decide_register(
+    _state: None, command: commands.RegisterPatient, context: Context
+) -> Sequence[events.Event]:
+    """Register a patient with everything that is known now."""
+    birth_date = command.birth_date
+    if birth_date is not None:
+        birth_date = confirm_birth_date(birth_date, context.now)
+    elif command.birth_date_estimated:
+        raise invalid("/birthDateEstimated", "needs a birthDate")
+    new_id = context.new_id
+    names = tuple(
+        confirm_name(said, said.id or new_id(), f"/names/{i}")
+        for i, said in enumerate(command.names)
+    )
+    identifiers = tuple(
+        _identifier(said, f"/identifiers/{i}", context)
+        for i, said in enumerate(command.identifiers)
+    )
+    next_of_kin = tuple(
+        _next_of_kin(said, f"/nextOfKin/{i}", context) for i, said in enumerate(command.next_of_kin)
+    )
+    _distinct("/names", [name.id for name in names])
+    _distinct("/identifiers", [entry.id for entry in identifiers])
+    _distinct("/identifiers", [(entry.system, entry.value) for entry in identifiers])
+    _distinct("/nextOfKin", [entry.id for entry in next_of_kin])
+    return [
+        events.PatientRegistered(
+            names=names,
+            gender=command.gender,
+            birth_date=birth_date,
+            birth_date_estimated=command.birth_date_estimated,
+            identifiers=identifiers,
+            telecom=command.telecom,
+            addresses=command.addresses,
+            next_of_kin=next_of_kin,
+            marital_status=command.marital_status,
+            preferred_language=command.preferred_language,
+            facility=command.facility or context.facility,
+        )
+    ]
+
+
+def decide_update_demographics(
+    state: PatientState, command: commands.UpdateDemographics, context: Context
+) -> Sequence[events.Event]:
+    """Give demographic members new values; what already has its value is not recorded again."""
+    if command.birth_date is not None:
+        confirm_birth_date(command.birth_date, context.now)
+    changes = {
+        name: value
+        for name, value in command.model_dump(
+            mode="json", by_alias=True, exclude_unset=True
+        ).items()
+        if _differs(getattr(state, DEMOGRAPHICS[name]), getattr(command, DEMOGRAPHICS[name]))
+    }
+    if not changes:
+        return []
+    event = events.DemographicsCorrected(changes=changes)
+    after = evolve(state, event)
+    if after.birth_date_estimated and after.birth_date is None:
+        raise invalid("/birthDateEstimated", "needs a birthDate")
+    return [event]
+
+
+def _differs(old: Any, new: Any) -> bool:
+    return bool((old or None) != (new or None))
+
+
+def decide_add_name(
+    state: PatientState, command: NameInput, context: Context
+) -> Sequence[events.Event]:
+    """Add a name; its script is detected and checked."""
+    name = confirm_name(command, command.id or context.new_id(), "")
+    return [events.NameAdded(name=name)] if _is_new(name, state.names) else []
+
+
+def decide_replace_name(
+    state: PatientState, command: NameInput, _context: Context, name_id: UUID
+) -> Sequence[events.Event]:
+    """Give a name new content under its id."""
+    current = _entry(state.names, name_id, "name")
+    if command.id not in (None, name_id):
+        raise invalid("/id", "is not the id in the path")
+    name = confirm_name(command, name_id, "")
+    return [] if name == current else [events.NameReplaced(name=name)]
+
+
+def decide_retire_name(
+    state: PatientState, command: commands.Reason, _context: Context, name_id: UUID
+) -> Sequence[events.Event]:
+    """Retire a name; the last one stays, since a record without a name cannot be found."""
+    _entry(state.names, name_id, "name")
+    if len(state.names) == 1:
+        raise invalid("", "the last name of a patient cannot be retired; replace it")
+    return [events.NameRetired(name_id=name_id, reason=command.reason)]
+
+
+def decide_add_identifier(
+    state: PatientState, command: IdentifierInput, context: Context
+) -> Sequence[events.Event]:
+    """Add an identifier; the store refuses a value that somebody holds."""
+    identifier = _identifier(command, "", context)
+    if not _is_new(identifier, state.identifiers):
+        return []
+    return [events.IdentifierAdded(identifier=identifier)]
+
+
+def decide_retire_identifier(
+    state: PatientState, command: commands.Reason, _context: Context, identifier_id: UUID
+) -> Sequence[events.Event]:
+    """Retire an identifier; its value is free again."""
+    _entry(state.identifiers, identifier_id, "identifier")
+    return [events.IdentifierRetired(identifier_id=identifier_id, reason=command.reason)]
+
+
+def decide_add_next_of_kin(
+    state: PatientState, command: NextOfKinInput, context: Context
+) -> Sequence[events.Event]:
+    """Add a next of kin; additions accumulate and never conflict."""
+    entry = _next_of_kin(command, "", context)
+    return [events.NextOfKinAdded(next_of_kin=entry)] if _is_new(entry, state.next_of_kin) else []
+
+
+def decide_remove_next_of_kin(
+    state: PatientState, command: commands.Reason, _context: Context, next_of_kin_id: UUID
+) -> Sequence[events.Event]:
+    """Remove a next of kin, for a reason that stays in the history."""
+    _entry(state.next_of_kin, next_of_kin_id, "next of kin")
+    return [events.NextOfKinRemoved(next_of_kin_id=next_of_kin_id, reason=command.reason)]
+
+
+def _identifier(said: IdentifierInput, path: str, context: Context) -> Identifier:
+    return confirm_identifier(said, said.id or context.new_id(), path, context.identifier_systems)
+
+
+def _next_of_kin(said: NextOfKinInput, path: str, context: Context) -> NextOfKin:
+    return NextOfKin(
+        id=said.id or context.new_id(),
+        name=clean_text(said.name, f"{path}/name"),
+        relationship=said.relationship,
+        telecom=said.telecom,
+        address=said.address,
+    )
+
+
+def _is_new(entry: Any, entries: Sequence[Any]) -> bool:
+    """Whether the entry is to be added; not where it is there already, to the letter."""
+    for other in entries:
+        if other.id == entry.id:
+            if other == entry:
+                return False
+            raise DomainError("ID_TAKEN", "The chosen id already names another entry.")
+    if len(entries) >= MOST_ENTRIES:
+        raise invalid("", f"a patient has at most {MOST_ENTRIES} of these")
+    return True
+
+
+def _entry(entries: Sequence[Any], entry_id: UUID, what: str) -> Any:
+    for entry in entries:
+        if entry.id == entry_id:
+            return entry
+    raise not_found(what)
+
+
+def _distinct(path: str, values: Sequence[object]) -> None:
+    if len(set(values)) != len(values):
+        raise invalid(path, "holds the same entry twice")

@@ -1,0 +1,114 @@
+"""The parts a patient is made of, as they are stored and shown. Members carry FHIR R4 names.
+
+``*Input`` models are what a client may say; the others are what the server made of it.
+Sources: FHIR R4 HumanName, Identifier, ContactPoint, Address, Patient.
+"""
+
+from typing import Annotated, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic.alias_generators import to_camel
+
+ShortText = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+LongText = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
+Code = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._:/-]+$")]
+Facility = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")]
+Language = Annotated[
+    str, StringConstraints(max_length=35, pattern=r"^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*$")
+]
+"""A language tag in the form of BCP 47."""
+
+Gender = Literal["male", "female", "other", "unknown"]
+"""FHIR AdministrativeGender."""
+NameUse = Literal["usual", "official", "temp", "nickname", "anonymous", "old", "maiden"]
+"""FHIR NameUse."""
+IdentifierUse = Literal["usual", "official", "temp", "secondary", "old"]
+"""FHIR IdentifierUse."""
+
+
+class Model(BaseModel):
+    """Frozen, closed to unknown members, camelCase on the wire."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        alias_generator=to_camel,
+        validate_by_name=True,
+        validate_by_alias=True,
+        hide_input_in_errors=True,
+    )
+
+
+class ContactPoint(Model):
+    """A way to reach a person (FHIR ContactPoint)."""
+
+    system: Literal["phone", "fax", "email", "pager", "url", "sms", "other"]
+    value: ShortText
+    use: Literal["home", "work", "temp", "old", "mobile"] | None = None
+
+
+class Address(Model):
+    """A postal address (FHIR Address)."""
+
+    use: Literal["home", "work", "temp", "old", "billing"] | None = None
+    text: LongText | None = None
+    line: Annotated[tuple[ShortText, ...], Field(max_length=10)] = ()
+    city: ShortText | None = None
+    district: ShortText | None = None
+    state: ShortText | None = None
+    postal_code: ShortText | None = None
+    country: ShortText | None = None
+
+
+class NameInput(Model):
+    """A name as a client says it; ``script`` is ISO 15924 and checked against the text."""
+
+    id: UUID | None = None
+    use: NameUse = "official"
+    family: ShortText | None = None
+    given: Annotated[tuple[ShortText, ...], Field(max_length=20)] = ()
+    prefix: Annotated[tuple[ShortText, ...], Field(max_length=10)] = ()
+    suffix: Annotated[tuple[ShortText, ...], Field(max_length=10)] = ()
+    text: LongText | None = None
+    script: Annotated[str, StringConstraints(pattern=r"^[A-Z][a-z]{3}$")] | None = None
+    language: Language | None = None
+
+
+class Name(NameInput):
+    """A name as the server confirmed it: normalised to NFC, its script detected."""
+
+    id: UUID
+    script: str
+
+
+class IdentifierInput(Model):
+    """An identifier as a client says it; ``system`` is the URI of who issued it."""
+
+    id: UUID | None = None
+    system: Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^\S+$")]
+    value: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+    type: Code | None = None
+    use: IdentifierUse | None = None
+
+
+class Identifier(IdentifierInput):
+    """An identifier as the server holds it: its value normalised for the system."""
+
+    id: UUID
+
+
+class NextOfKinInput(Model):
+    """A next of kin as a client says it; ``name`` is free text."""
+
+    id: UUID | None = None
+    name: ShortText
+    relationship: ShortText
+    telecom: Annotated[tuple[ContactPoint, ...], Field(max_length=20)] = ()
+    address: Address | None = None
+
+
+class NextOfKin(NextOfKinInput):
+    """A next of kin as the server holds it."""
+
+    id: UUID

@@ -1,0 +1,1 @@
+"""How events are kept: append, read a stream, read the log."""

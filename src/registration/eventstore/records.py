@@ -1,0 +1,153 @@
+"""What goes into the store and what comes out of it, as plain values."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from hashlib import sha256
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import orjson
+
+from registration.domain.events import Event
+from registration.eventstore.mapper import decode
+
+
+def key_hash(*parts: bytes | str) -> UUID:
+    """Return the first 16 bytes of sha256 over length-prefixed parts, as the store's key type."""
+    return UUID(bytes=_hash(parts).digest()[:16])
+
+
+def event_digest(
+    tenant: str, stream_id: UUID, version: int, topic: str, metadata: bytes, data: bytes
+) -> bytes:
+    """Return sha256 over an event's canonical bytes; the chain adds position and time to it.
+
+    Canonical bytes: each part with its length before it (4 bytes, big-endian), so that no two
+    events share them: tenant, stream id (16 bytes), version (8 bytes), topic, metadata, data.
+    """
+    return _hash((tenant, stream_id.bytes, version.to_bytes(8, "big"), topic, metadata, data)).digest()
+
+
+def _hash(parts: Iterable[bytes | str]) -> Any:
+    digest = sha256()
+    for part in parts:
+        raw = part.encode() if isinstance(part, str) else part
+        digest.update(len(raw).to_bytes(4, "big"))
+        digest.update(raw)
+    return digest
+
+
+@dataclass(frozen=True)
+class RecordedEvent:
+    """One event of the log, as it is stored; decoded when somebody asks."""
+
+    tenant: str
+    position: int
+    stream_id: UUID
+    version: int
+    topic: str
+    data: bytes
+    metadata: bytes
+    recorded_at: datetime
+    hash: bytes
+
+    @cached_property
+    def event(self) -> Event:
+        """The domain event, upcast to its newest shape."""
+        return decode(self.topic, self.data)
+
+    @cached_property
+    def meta(self) -> dict[str, Any]:
+        """Who did it and how: actor, client, facility, operation, idempotency key."""
+        result: dict[str, Any] = orjson.loads(self.metadata)
+        return result
+
+
+class NewEvent(NamedTuple):
+    """An event to append; ``digest`` is :func:`event_digest` of the rest."""
+
+    stream_id: UUID
+    version: int
+    topic: str
+    data: bytes
+    metadata: bytes
+    digest: bytes
+
+
+class Claim(NamedTuple):
+    """An identifier that a request takes (``take``) or gives back."""
+
+    system: str
+    value: str
+    stream_id: UUID
+    take: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AppendRequest:
+    """All that one command stores, or one refusal to remember (``body``, and no events).
+
+    ``version`` is the version that the resource ``stream_id`` has afterwards; ``status`` the HTTP
+    status to give again when the key returns.
+    """
+
+    stream_id: UUID
+    version: int
+    status: int
+    events: Sequence[NewEvent] = ()
+    claims: Sequence[Claim] = ()
+    key: UUID | None = None
+    fingerprint: UUID | None = None
+    body: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The request is in the log, durably."""
+
+    position: int
+    recorded_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of the first request with this key. ``late``: its time to live has passed."""
+
+    fingerprint: UUID | None
+    status: int
+    stream_id: UUID
+    version: int
+    position: int
+    body: bytes | None
+    recorded_at: datetime
+    late: bool
+
+
+@dataclass(frozen=True, slots=True)
+class KeyReused:
+    """The key belongs to another request."""
+
+
+@dataclass(frozen=True, slots=True)
+class VersionConflict:
+    """A stream moved on between load and append."""
+
+
+@dataclass(frozen=True, slots=True)
+class IdentifierConflict:
+    """An identifier is held by ``holder``."""
+
+    holder: UUID
+
+
+Verdict = Stored | Outcome | KeyReused | VersionConflict | IdentifierConflict
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A stream's events from version 1 (or after the version asked for), and the key's outcome."""
+
+    events: Sequence[RecordedEvent]
+    outcome: Outcome | None

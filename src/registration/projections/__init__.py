@@ -1,0 +1,1 @@
+"""Read models: asynchronous, disposable, rebuilt from the log."""

@@ -1,0 +1,148 @@
+"""Every setting of the service, read from `REGISTRATION_*` environment variables.
+
+Command line options override the environment, the environment overrides the defaults below.
+The reference in the documentation is generated from the descriptions.
+"""
+
+import importlib
+import json
+import re
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+ENV_PREFIX = "REGISTRATION_"
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+
+class Settings(BaseSettings):
+    """The settings of one process. Frozen; raises `pydantic.ValidationError` when they clash."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, frozen=True, extra="forbid", hide_input_in_errors=True
+    )
+
+    data_dir: Path = Field(
+        Path(".registration"),
+        description="Folder for what this installation keeps: the embedded PostgreSQL, the "
+        "signing key, the lock files. Created when missing.",
+    )
+    database_url: str | None = Field(
+        None,
+        description="An external PostgreSQL (15 or newer), as `postgresql://user@host/database`. "
+        "Unset: a PostgreSQL is started in the data folder.",
+    )
+    host: str = Field(
+        "127.0.0.1",
+        description="Address to listen on. Anything but a loopback address needs `jwks_url`.",
+    )
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
+    workers: int = Field(1, ge=1, le=64, description="Number of processes that answer requests.")
+    idempotency_ttl: int = Field(
+        86400,
+        ge=1,
+        description="Seconds for which the stored outcome of an idempotency key is replayed.",
+    )
+    request_deadline: float = Field(
+        4.5,
+        gt=0,
+        le=60,
+        description="Seconds after which a request that still waits for the database is answered "
+        "with 503 and `Retry-After`.",
+    )
+    append_queue_limit: int = Field(
+        2000,
+        ge=1,
+        description="Commands that may wait for the event store in one process; further ones are "
+        "answered with 429 and `Retry-After`.",
+    )
+    body_limit: int = Field(
+        1024 * 1024,
+        ge=1024,
+        description="Largest request body in bytes, for endpoints that name no limit of their own.",
+    )
+    jwks_url: str | None = Field(
+        None,
+        pattern=r"^https?://",
+        description="Where the keys of the token issuer are published (JWKS). Unset: tokens are "
+        "signed with a key in the data folder and printed by `registration token`.",
+    )
+    jwt_issuer: str | None = Field(
+        None, description="The `iss` that tokens must carry. Needed with `jwks_url`."
+    )
+    jwt_audience: str | None = Field(
+        None, description="The `aud` that tokens must carry. Needed with `jwks_url`."
+    )
+    identifier_systems: dict[str, str] = Field(
+        default_factory=dict,
+        description="Check digits: a JSON object from identifier system (URI) to the name of a "
+        'python-stdnum module, such as `{"https://fhir.example/bsn": "nl.bsn"}`. Identifiers of '
+        "other systems are taken as they are.",
+    )
+    log_level: LogLevel = Field("info", description="How much is logged to standard error.")
+    projector: bool = Field(
+        default=True,
+        description="Whether `serve` runs the read models in a child process. Turn it off to run "
+        "`registration project` yourself.",
+    )
+
+    @field_validator("identifier_systems")
+    @classmethod
+    def _checks_exist(cls, systems: dict[str, str]) -> dict[str, str]:
+        for system, check in systems.items():
+            if not _is_stdnum_check(check):
+                raise ValueError(f"{system}: python-stdnum has no check named {check!r}")
+        return systems
+
+    @model_validator(mode="after")
+    def _tokens_fit_the_exposure(self) -> Self:
+        if self.jwks_url is None:
+            if not is_loopback(self.host):
+                raise ValueError(
+                    f"listening on {self.host} needs jwks_url: tokens signed with this "
+                    "installation's own key are for the same machine only"
+                )
+            if self.jwt_issuer is not None or self.jwt_audience is not None:
+                raise ValueError("jwt_issuer and jwt_audience need jwks_url")
+        elif self.jwt_issuer is None or self.jwt_audience is None:
+            raise ValueError("jwks_url needs jwt_issuer and jwt_audience")
+        return self
+
+    def environment(self) -> dict[str, str]:
+        """These settings as environment variables: a child process that gets them reads the same.
+
+        The data folder comes out absolute; settings that are unset are left out.
+        """
+        values = self.model_copy(update={"data_dir": self.data_dir.absolute()})
+        dumped = values.model_dump(mode="json", exclude_none=True)
+        return {ENV_PREFIX + name.upper(): _as_text(value) for name, value in dumped.items()}
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach `host` (a name other than `localhost` counts as not)."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _is_stdnum_check(name: str) -> bool:
+    if not re.fullmatch(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)*", name):
+        return False
+    try:
+        module = importlib.import_module(f"stdnum.{name}")
+    except ModuleNotFoundError:
+        return False
+    return callable(getattr(module, "is_valid", None))
