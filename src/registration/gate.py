@@ -128,7 +128,7 @@ class Gate:
         store raises when the database is away or too much waits.
         """
         rule = rule_for(command.operation)
-        require_scope(context, rule.scope)
+        require_scope(context.scopes, rule.scope)
         if rule.needs_version and command.version is None:
             raise Refusal(DomainError("VERSION_REQUIRED", "State the version that you have seen."))
         attempt = _attempt(command, context, rule)
@@ -258,9 +258,9 @@ class Gate:
         return _reply(attempt, patient, outcome.position, made, replayed=True)
 
 
-def require_scope(context: Context, scope: str) -> None:
-    """Raise ``FORBIDDEN``, naming the scope, unless the caller's token carries it."""
-    if scope not in context.scopes:
+def require_scope(scopes: frozenset[str], scope: str) -> None:
+    """Raise ``FORBIDDEN``, naming the scope, unless it is among the caller's."""
+    if scope not in scopes:
         raise Refusal(DomainError("FORBIDDEN", f"This needs the scope {scope}.", {"scope": scope}))
 
 

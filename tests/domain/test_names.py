@@ -1,6 +1,7 @@
 """Names: what is accepted, in which script, and how it is shown."""
 
 import unicodedata
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from registration.domain import names
 from registration.domain.errors import DomainError
-from registration.domain.names import confirm_name, clean_text, display, script_of, written
+from registration.domain.names import clean_text, confirm_name, display, script_of, written
 from registration.domain.resources import Name, NameInput
 
 ID = UUID("01890000-0000-7000-8000-000000000001")
@@ -264,7 +265,7 @@ def name_of(name_id: UUID = ID, **members: object) -> Name:
         ({"family": "الحسيني", "given": ["محمد"]}, "محمد الحسيني"),
     ],
 )
-def test_a_name_is_written_as_its_culture_writes_it(members: dict[str, object], line: str) -> None:
+def test_a_name_is_written_as_its_culture_writes_it(members: dict[str, Any], line: str) -> None:
     assert written(name_of(**members)) == line
 
 

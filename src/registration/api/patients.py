@@ -1,29 +1,227 @@
 """Reading patients: one, as it is or as it stood; its parts; its history; the search."""
 
 import re
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import orjson
-from fastapi import APIRouter, Depends, Query
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 from starlette.requests import Request
 from starlette.responses import Response
 
-from registration.api.auth import Caller
 from registration.api.cursors import decode_cursor, encode_cursor
-from registration.api.requests import authenticated, path_id, services
+from registration.api.openapi import problems
+from registration.api.requests import (
+    Reader,
+    authenticated,
+    path_id,
+    services,
+)
+from registration.api.wire import FoundPatients, History
 from registration.domain.errors import DomainError, invalid, not_found
 from registration.domain.patient_resource import Patient
 from registration.eventstore.records import RecordedEvent
 from registration.eventstore.store import LoadRequest
+from registration.gate import require_scope
+from registration.projections import search
 from registration.projections.runner import wait_for
-from registration.projections.search import NAME as SEARCH
-from registration.projections.search import SearchQuery, search
 
-_READ_DEADLINE = 2.0
+router = APIRouter()
+
+_POSITION_WAIT = 2.0
+_QUERY = frozenset({"asOf", "version", "minPosition"})
 _INSTANT = re.compile(
     r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)", re.ASCII
 )
+_COLLECTIONS = {"names": "names", "identifiers": "identifiers", "next-of-kin": "nextOfKin"}
+
+
+async def get_patient(request: Request) -> Response:
+    """Answer ``GET /v1/patients/{id}``: the stream folded, now or as it stood then.
+
+    A plain Starlette endpoint, since this is the hottest query.
+    """
+    request.scope["observation"].operation = "patient.read"
+    caller = await authenticated(request)
+    require_scope(caller.scopes, "patient:read")
+    patient_id = path_id(request, "id", "patient")
+    as_of, version = _moment(request)
+    until = {} if version is None else {"until": version}
+    loaded = await services(request).store.load(
+        LoadRequest(caller.tenant, patient_id, **until)
+    )
+    history = [r for r in loaded.events if as_of is None or r.recorded_at <= as_of]
+    if not history or (version is not None and history[-1].version != version):
+        raise not_found("patient" if version is None else "version of the patient")
+    etag = f'"{history[-1].version}"'
+    if etag in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers={"ETag": etag})
+    body = orjson.dumps(Patient(patient_id, history).resource())
+    return Response(body, 200, {"ETag": etag}, "application/json")
+
+
+def _moment(request: Request) -> tuple[datetime | None, int | None]:
+    """Return what ``asOf`` or ``version`` says; both absent means now."""
+    query = request.query_params
+    if not query:
+        return None, None
+    for name in query:
+        if name not in _QUERY or len(query.getlist(name)) > 1:
+            raise invalid(f"/{name}", "is no parameter of this query, or stands twice")
+    if "asOf" in query and "version" in query:
+        raise invalid("/asOf", "cannot be combined with version")
+    version = _number(query.get("version"), "/version")
+    _number(query.get("minPosition"), "/minPosition")  # folding the stream is never behind
+    return instant(query.get("asOf"), "/asOf"), version
+
+
+def _number(text: str | None, path: str) -> int | None:
+    if text is None:
+        return None
+    if not re.fullmatch(r"[1-9]\d{0,8}" if path == "/version" else r"\d{1,18}", text, re.ASCII):
+        raise invalid(path, "must be a whole number in range")
+    return int(text)
+
+
+def instant(text: str | None, path: str) -> datetime | None:
+    """Return an RFC 3339 instant; its offset is needed. Raises ``VALIDATION_FAILED``."""
+    if text is None:
+        return None
+    if not _INSTANT.fullmatch(text):
+        raise invalid(path, "must be an RFC 3339 instant with an offset (a + in a URL is %2B)")
+    try:
+        return datetime.fromisoformat(text.upper())
+    except ValueError:
+        raise invalid(path, "is no instant of the calendar") from None
+
+
+class Page(BaseModel):
+    """The parameters of every list."""
+
+    model_config = ConfigDict(
+        extra="forbid", alias_generator=to_camel, validate_by_name=True, hide_input_in_errors=True
+    )
+
+    limit: Annotated[int, Field(ge=1, le=200)] = 50
+    cursor: Annotated[str | None, Field(max_length=2000)] = None
+    min_position: Annotated[
+        int | None,
+        Field(ge=0, lt=2**63, description="Wait up to 2 s until the answer includes this position"),
+    ] = None
+
+
+@router.get(
+    "/v1/patients/{id}/history",
+    operation_id="patient.history",
+    summary="Every event of a patient, oldest first",
+    response_model=History,
+    responses=problems("UNAUTHENTICATED", "FORBIDDEN", "NOT_FOUND", "VALIDATION_FAILED"),
+    tags=["patients"],
+)
+async def history(
+    request: Request, caller: Reader, id: UUID, page: Annotated[Page, Query()]
+) -> Response:
+    """Return who did what to the record and when, with each event's place in the hash chain."""
+    after = 0
+    if page.cursor is not None:
+        after = decode_cursor(page.cursor)
+        if type(after) is not int or not 0 <= after < 2**31:
+            raise invalid("/cursor", "is no cursor of this list")
+    loaded = await services(request).store.load(
+        LoadRequest(caller.tenant, id, after=after, until=min(after + page.limit + 1, 2**31 - 1))
+    )
+    if not loaded.events and after == 0:
+        raise not_found("patient")
+    items = [_shown(record) for record in loaded.events[: page.limit]]
+    more = len(loaded.events) > page.limit
+    return _json({"items": items, "next": encode_cursor(items[-1]["version"]) if more else None})
+
+
+def _shown(record: RecordedEvent) -> dict[str, Any]:
+    return {
+        "version": record.version,
+        "position": record.position,
+        "type": record.topic,
+        "at": record.recorded_at,
+        "actor": record.meta["actor"],
+        "client": record.meta.get("client"),
+        "clientMutationId": record.meta.get("clientMutationId"),
+        "data": orjson.Fragment(record.data),
+        "hash": record.hash.hex(),
+    }
+
+
+@router.get(
+    "/v1/patients/{id}/{collection}/{entryId}",
+    operation_id="patient.entry",
+    summary="One name, identifier or next of kin",
+    response_model=dict[str, Any],
+    responses=problems("UNAUTHENTICATED", "FORBIDDEN", "NOT_FOUND", "VALIDATION_FAILED"),
+    tags=["patients"],
+)
+async def entry(
+    request: Request,
+    caller: Reader,
+    id: UUID,
+    collection: Literal["names", "identifiers", "next-of-kin"],
+    entryId: UUID,  # noqa: N803 (the name on the wire)
+) -> Response:
+    """Return one live entry of a patient, as the Location of its creation names it."""
+    loaded = await services(request).store.load(LoadRequest(caller.tenant, id))
+    if loaded.events:
+        patient = Patient(id, loaded.events)
+        for found in patient.resource()[_COLLECTIONS[collection]]:
+            if found["id"] == str(entryId):
+                return _json(found, {"ETag": f'"{patient.version}"'})
+    raise not_found("entry")
+
+
+class PatientSearch(Page):
+    """What to search patients by; all given criteria must hold."""
+
+    name: Annotated[str | None, Field(max_length=200, description="Words of the name, any order")] = None
+    family: Annotated[str | None, Field(max_length=200)] = None
+    given: Annotated[str | None, Field(max_length=200)] = None
+    birth_date: Annotated[
+        str | None, Field(pattern=r"^\d{4}(-\d{2}(-\d{2})?)?$", description="FHIR date; a year or month finds all in it")
+    ] = None
+    identifier: Annotated[
+        str | None, Field(max_length=401, pattern=r"^[^|\s]+\|.+$", description="system|value, exact")
+    ] = None
+    gender: Literal["male", "female", "other", "unknown"] | None = None
+    facility: Annotated[str | None, Field(max_length=64)] = None
+    fuzzy: bool = False
+    include_inactive: bool = False
+
+
+@router.get(
+    "/v1/patients",
+    operation_id="patient.search",
+    summary="Search patients, best first, in any script",
+    response_model=FoundPatients,
+    responses=problems(
+        "UNAUTHENTICATED", "FORBIDDEN", "VALIDATION_FAILED", "READ_MODEL_BEHIND", "UNAVAILABLE"
+    ),
+    tags=["patients"],
+)
+async def search_patients(
+    request: Request, caller: Reader, query: Annotated[PatientSearch, Query()]
+) -> Response:
+    """Search the read model; ``minPosition`` makes it include what the caller wrote."""
+    async with services(request).views.connection() as connection:
+        if query.min_position is not None and not await wait_for(
+            connection, search.NAME, caller.tenant, query.min_position, _POSITION_WAIT
+        ):
+            raise DomainError("READ_MODEL_BEHIND", "The search has not reached minPosition yet.")
+        asked = query.model_dump(exclude={"min_position"})
+        page = await search.search(connection, caller.tenant, search.SearchQuery(**asked))
+    return _json({"items": page.items, "next": page.next})
+
+
+def _json(value: Any, headers: dict[str, str] | None = None) -> Response:
+    body = orjson.dumps(value, option=orjson.OPT_UTC_Z)
+    return Response(body, 200, headers, "application/json")

@@ -1,14 +1,15 @@
 """What every endpoint reads from a request: the caller, the headers, the body."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
 import http_sf
 import uuid_utils.compat as uuids
+from fastapi import Depends
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool
@@ -20,7 +21,7 @@ from registration.domain.context import Context
 from registration.domain.errors import DomainError
 from registration.domain.resources import Model
 from registration.eventstore.store import EventStore
-from registration.gate import Gate
+from registration.gate import Gate, require_scope
 from registration.settings import Settings
 
 Payload = TypeVar("Payload", bound=Model)
@@ -211,3 +212,18 @@ def path_id(request: Request, name: str, what: str) -> UUID:
     if not _UUID.fullmatch(text):
         raise DomainError("NOT_FOUND", f"There is no such {what}.")
     return UUID(text)
+
+
+def _with_scope(scope: str) -> Callable[[Request], Awaitable[Caller]]:
+    async def caller(request: Request) -> Caller:
+        found = await authenticated(request)
+        require_scope(found.scopes, scope)
+        return found
+
+    return caller
+
+
+Reader = Annotated[Caller, Depends(_with_scope("patient:read"))]
+"""A caller who may read patients; a dependency of FastAPI routes."""
+AnyCaller = Annotated[Caller, Depends(authenticated)]
+"""A caller with a valid token, whatever its scopes."""

@@ -11,6 +11,8 @@ app = typer.Typer(
     help="An event-sourced patient registration service. Settings come from options, then from "
     "REGISTRATION_* environment variables, then from defaults.",
     no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # plain text: it wraps, pipes and keeps its square brackets
     pretty_exceptions_enable=False,  # its tracebacks show local variables: patient data
     context_settings={"help_option_names": ["-h", "--help"]},
 )

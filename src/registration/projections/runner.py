@@ -28,7 +28,7 @@ import asyncio
 import logging
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import LiteralString, NamedTuple, cast
@@ -366,8 +366,8 @@ class _Follower:
             raise _SupersededError
 
     async def _pause(self, seconds: float) -> None:
-        if not self._stop.is_set():
-            await asyncio.wait({asyncio.ensure_future(self._stop.wait())}, timeout=seconds)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._stop.wait(), seconds)
 
 
 class _DeadLetter(NamedTuple):
@@ -423,7 +423,7 @@ class _Rebuild:
         # Each pass ends at the heads of its start, so writers cannot keep it going; the last
         # pass, under the lock, is short unless they outrun the rebuild all the time.
         for _ in range(_MOST_PASSES):
-            if await self._catch_up(in_transaction=False) <= BATCH:
+            if await self._catch_up() <= BATCH:
                 return
 
     async def _swap(self) -> None:
@@ -432,7 +432,7 @@ class _Rebuild:
             await self._writer.execute(
                 "SELECT FROM registration.read_model WHERE name = %s FOR UPDATE", (name,)
             )
-            await self._catch_up(in_transaction=True)
+            await self._catch_up()
             await self._writer.execute(_sql("DROP SCHEMA IF EXISTS {} CASCADE", self._old))
             await self._writer.execute(_sql("ALTER SCHEMA {} RENAME TO {}", name, self._old))
             await self._writer.execute(_sql("ALTER SCHEMA {} RENAME TO {}", self._shadow, name))
@@ -447,7 +447,7 @@ class _Rebuild:
                 (self._model.VERSION, name),
             )
 
-    async def _catch_up(self, *, in_transaction: bool) -> int:
+    async def _catch_up(self) -> int:
         """Read the log up to the heads of now; returns how many events that were."""
         cursor = await self._reader.execute("SELECT tenant, position FROM registration.log_head")
         heads = dict(await cursor.fetchall())
@@ -460,7 +460,7 @@ class _Rebuild:
         async with aclosing(_batches(self._reader, plan)) as batches:
             async for batch in batches:
                 await self._take(batch)
-                if self._progress and not in_transaction:
+                if self._progress:
                     self._progress(
                         self._model.NAME, sum(self._positions.values()), sum(heads.values())
                     )
@@ -592,7 +592,7 @@ async def _batches(
             yield batch
     finally:
         ahead.cancel()
-        await asyncio.wait({ahead})
+        await asyncio.gather(ahead, return_exceptions=True)
 
 
 async def _read(reader: Connection, part: _Slice) -> _Slice:

@@ -1,0 +1,173 @@
+"""The composition root of the HTTP service."""
+
+import gc
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from typing import Any
+
+import jwt
+import psycopg
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from psycopg_pool import PoolTimeout
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from registration import __version__
+from registration.api import keys, operations, patients, sync
+from registration.api.auth import Authenticator
+from registration.api.commands import starlette_routes
+from registration.api.metrics import Metrics
+from registration.api.observe import Observed, stderr_log
+from registration.api.openapi import document
+from registration.api.problems import problem
+from registration.api.requests import Services, utc_now, validation_failed
+from registration.domain.errors import DomainError
+from registration.eventstore import database
+from registration.eventstore.store import (
+    EventStore,
+    StoreOverloadedError,
+    StoreUnavailableError,
+)
+from registration.gate import Gate, Refusal
+from registration.settings import Settings
+
+_DESCRIPTION = "Who a patient is: an event-sourced patient registration service."
+
+
+def create_app(
+    settings: Settings | None = None,
+    *,
+    clock: Callable[[], datetime] | None = None,
+    log: Callable[[bytes], None] = stderr_log,
+) -> ASGIApp:
+    """Return the service as an ASGI application.
+
+    ``settings.database_url`` must be set: whoever starts a PostgreSQL does so before. ``clock``
+    replaces the time of the service and of its idempotency store, for tests.
+    """
+    settings = settings or Settings()
+    app = FastAPI(
+        title="registration",
+        version=__version__,
+        description=_DESCRIPTION,
+        lifespan=_lifespan(settings, clock),
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.metrics = Metrics()
+    app.openapi = lambda: document(app)  # type: ignore[method-assign]
+    app.router.routes[:0] = [
+        *starlette_routes(),
+        Route("/v1/patients/{id}", patients.get_patient, methods=["GET"], name="patient.read"),
+    ]
+    for part in (patients, sync, operations):
+        app.include_router(part.router)
+    for kind, handler in _HANDLERS.items():
+        app.add_exception_handler(kind, handler)
+    return Observed(app, deadline=settings.request_deadline, metrics=app.state.metrics, log=log)
+
+
+def _lifespan(settings: Settings, clock: Callable[[], datetime] | None) -> Any:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        url = settings.database_url
+        if url is None:
+            raise RuntimeError("the service needs a database_url")
+        store = EventStore(
+            url,
+            ttl=timedelta(seconds=settings.idempotency_ttl),
+            deadline=settings.request_deadline,
+            queue_limit=settings.append_queue_limit,
+            clock=clock,
+        )
+        views = database.pool(url, name="views", size=8)
+        await store.open()
+        await views.open()
+        app.state.services = Services(
+            settings, store, Gate(store), _authenticator(settings), views, clock or utc_now
+        )
+        app.openapi()
+        # What is alive now stays: the collector need not look at it during requests.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(20_000, 50, 100)
+        try:
+            yield
+        finally:
+            await store.close()
+            await views.close()
+
+    return lifespan
+
+
+def _authenticator(settings: Settings) -> Authenticator:
+    if settings.jwks_url is None:
+        own = keys.signing_key(settings.data_dir).public
+        return Authenticator(lambda _token: own, issuer=keys.ISSUER, audience=keys.AUDIENCE)
+    published = jwt.PyJWKClient(settings.jwks_url, cache_keys=True, timeout=3)
+    return Authenticator(
+        lambda token: published.get_signing_key_from_jwt(token).key,
+        issuer=settings.jwt_issuer or "",
+        audience=settings.jwt_audience or "",
+    )
+
+
+def _answer(request: Request, error: DomainError, **headers: str) -> Response:
+    request.scope["observation"].code = error.code
+    return problem(
+        error.code,
+        error.detail,
+        instance=request.url.path,
+        extra=error.extra,
+        headers=headers,
+    )
+
+
+async def _refusal(request: Request, error: Any) -> Response:
+    headers = {"Idempotency-Replayed": "true"} if error.replayed else {}
+    return _answer(request, error.error, **headers)
+
+
+async def _domain_error(request: Request, error: Any) -> Response:
+    return _answer(request, error)
+
+
+async def _overloaded(request: Request, _error: Exception) -> Response:
+    return _answer(request, DomainError("TOO_MANY_REQUESTS", "Too many commands are waiting."))
+
+
+async def _unavailable(request: Request, _error: Exception) -> Response:
+    return _answer(request, DomainError("UNAVAILABLE", "The database did not answer in time."))
+
+
+async def _invalid(request: Request, error: Any) -> Response:
+    # the first part of a location says where (path, query), which the pointer leaves out
+    if any(e["loc"][:1] == ("path",) for e in error.errors()):
+        return _answer(request, DomainError("NOT_FOUND", "There is no such resource."))
+    return _answer(request, validation_failed(error.errors(), skip=1))
+
+
+async def _http_error(request: Request, error: Any) -> Response:
+    code = {404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED"}.get(error.status_code, "MALFORMED_REQUEST")
+    return _answer(
+        request,
+        DomainError(code, "There is nothing here by this name and method."),
+        **(error.headers or {}),
+    )
+
+
+_HANDLERS: dict[type[Exception], Any] = {
+    Refusal: _refusal,
+    DomainError: _domain_error,
+    StoreOverloadedError: _overloaded,
+    StoreUnavailableError: _unavailable,
+    psycopg.OperationalError: _unavailable,
+    PoolTimeout: _unavailable,
+    RequestValidationError: _invalid,
+    HTTPException: _http_error,
+}

@@ -1,0 +1,108 @@
+"""For operators: is it alive, is it ready, how does it do; and the pages for people."""
+
+from typing import Any
+
+import psycopg
+from fastapi import APIRouter
+from psycopg_pool import PoolTimeout
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+
+from registration.api import pages
+from registration.api.metrics import Metrics
+from registration.api.problems import PROBLEMS
+from registration.api.requests import services
+from registration.domain.errors import not_found
+from registration.projections import runner
+
+router = APIRouter(tags=["operations"])
+
+
+@router.get("/livez", operation_id="livez", summary="Whether this process answers")
+async def livez() -> dict[str, str]:
+    """Answer whenever the process can; looks at nothing else."""
+    return {"status": "ok"}
+
+
+@router.get(
+    "/readyz",
+    operation_id="readyz",
+    summary="Whether the service can work",
+    responses={503: {"description": "The database is away: nothing can be done."}},
+)
+async def readyz(request: Request) -> Response:
+    """Say whether the database answers, and how far each read model is.
+
+    Commands work without read models, so a stopped one makes the service degraded, not unready.
+    """
+    read_models = await _read_models(request)
+    if read_models is None:
+        return JSONResponse({"status": "unavailable", "database": "unreachable"}, 503)
+    degraded = any(not row["running"] or row["deadLetters"] for row in read_models)
+    return JSONResponse(
+        {
+            "status": "degraded" if degraded else "ok",
+            "database": "ok",
+            "readModels": read_models,
+        }
+    )
+
+
+@router.get(
+    "/metrics",
+    operation_id="metrics",
+    summary="Measurements for Prometheus",
+    response_class=Response,
+)
+async def metrics(request: Request) -> Response:
+    """Return this process's measurements and how far the read models are."""
+    measured: Metrics = request.app.state.metrics
+    page = measured.render(
+        queued=services(request).store.queued, read_models=await _read_models(request) or []
+    )
+    return Response(page, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+async def _read_models(request: Request) -> list[dict[str, Any]] | None:
+    """Return a row a read model, over all tenants; ``None`` when the database is away."""
+    try:
+        async with services(request).views.connection() as connection:
+            return [_row(status) for status in await runner.status(connection)]
+    except (psycopg.OperationalError, PoolTimeout):
+        return None
+
+
+def _row(status: runner.ReadModelStatus) -> dict[str, Any]:
+    """Sum up a read model over all tenants: which tenants there are is nobody's business here."""
+    return {
+        "name": status.name,
+        "running": status.leader,
+        "behind": status.behind,
+        "deadLetters": status.dead_letters,
+    }
+
+
+@router.get("/", include_in_schema=False)
+async def index(request: Request) -> HTMLResponse:
+    """Say what runs here, and where to go on."""
+    return HTMLResponse(pages.index(request.app.version))
+
+
+@router.get("/problems", include_in_schema=False)
+async def problem_list() -> HTMLResponse:
+    """List every code."""
+    return HTMLResponse(pages.problem_list())
+
+
+@router.get("/problems/{code}", include_in_schema=False)
+async def problem_page(code: str) -> HTMLResponse:
+    """Explain one code."""
+    if code not in PROBLEMS:
+        raise not_found("problem")
+    return HTMLResponse(pages.problem(code))
+
+
+@router.get("/docs", include_in_schema=False)
+async def api_docs(request: Request) -> HTMLResponse:
+    """Show the OpenAPI document to people."""
+    return HTMLResponse(pages.api_docs(request.app.openapi()))

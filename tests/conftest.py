@@ -1,0 +1,141 @@
+"""A PostgreSQL for the tests, and a fresh database for each that asks.
+
+The server is an embedded one, shared by all pytest-xdist workers of a run, unless
+`REGISTRATION_TEST_DATABASE_URL` names another
+(as `postgresql://...`); its role must be able to create databases.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+from uuid import uuid4
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from registration.eventstore.embedded import EmbeddedPostgres
+from registration.eventstore.migrations import migrate
+
+_SERVER_DIR = pytest.StashKey[Path]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # The settings of whoever runs the tests are not the tests'.
+    for name in [name for name in os.environ if name.startswith("REGISTRATION_")]:
+        if name != "REGISTRATION_TEST_DATABASE_URL":
+            del os.environ[name]
+    worker = getattr(config, "workerinput", None)
+    if worker is not None:
+        config.stash[_SERVER_DIR] = Path(worker["server_dir"])
+    else:
+        config.stash[_SERVER_DIR] = Path(tempfile.mkdtemp(prefix="registration-tests-"))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node) -> None:
+    node.workerinput["server_dir"] = str(node.config.stash[_SERVER_DIR])
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(config.stash[_SERVER_DIR])
+
+
+@pytest.fixture(scope="session")
+def database_server_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A server to create databases on, as the URL of a database that exists."""
+    external = os.environ.get("REGISTRATION_TEST_DATABASE_URL")
+    if external:
+        yield external
+        return
+    with EmbeddedPostgres(request.config.stash[_SERVER_DIR] / "data") as postgres:
+        yield postgres.url
+
+
+@pytest.fixture(scope="session")
+def _databases(database_server_url: str) -> Iterator["_Databases"]:
+    databases = _Databases(database_server_url)
+    yield databases
+    databases.drop_all()
+
+
+@pytest.fixture(scope="session")
+def _migrated_template(_databases: "_Databases") -> str:
+    name, url = _databases.create()
+    migrate(url)
+    return name
+
+
+@pytest.fixture
+def empty_database_url(_databases: "_Databases") -> Iterator[str]:
+    """A database of this test's own with nothing in it."""
+    name, url = _databases.create()
+    yield url
+    _databases.drop(name)
+
+
+@pytest.fixture
+def database_url(_databases: "_Databases", _migrated_template: str) -> Iterator[str]:
+    """A database of this test's own with the current schema."""
+    name, url = _databases.create(_migrated_template)
+    yield url
+    _databases.drop(name)
+
+
+@pytest.fixture(scope="module")
+def module_database_url(_databases: "_Databases", _migrated_template: str) -> Iterator[str]:
+    """A database with the current schema that the tests of one module share."""
+    name, url = _databases.create(_migrated_template)
+    yield url
+    _databases.drop(name)
+
+
+class _Databases:
+    """Creates databases with names that no other run or worker uses, and drops them."""
+
+    def __init__(self, server_url: str) -> None:
+        self._server_url = server_url
+        self._prefix = f"test_{uuid4().hex[:12]}"
+        self._numbers = count()
+        self._names: set[str] = set()
+
+    def create(self, template: str = "template0") -> tuple[str, str]:
+        name = f"{self._prefix}_{next(self._numbers)}"
+        statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
+            sql.Identifier(name), sql.Identifier(template)
+        )
+        if template == "template0":
+            # As in production: code point order whatever the server's locale.
+            statement += sql.SQL(" ENCODING 'UTF8' LOCALE 'C'")
+            statement += self._provider()
+        self._execute(statement)
+        self._names.add(name)
+        return name, self._url(name)
+
+    def drop(self, name: str) -> None:
+        self._execute(
+            sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
+        )
+        self._names.discard(name)
+
+    def drop_all(self) -> None:
+        for name in sorted(self._names):
+            self.drop(name)
+
+    def _provider(self) -> sql.SQL:
+        with psycopg.connect(self._server_url) as connection:
+            if connection.info.server_version >= 170000:
+                return sql.SQL(" LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8'")
+        return sql.SQL(" LOCALE_PROVIDER libc")
+
+    def _url(self, name: str) -> str:
+        return urlunsplit(urlsplit(self._server_url)._replace(path=f"/{name}"))
+
+    def _execute(self, statement: sql.Composable) -> None:
+        with psycopg.connect(self._server_url, autocommit=True) as connection:
+            connection.execute(statement)
