@@ -136,6 +136,6 @@ class _Databases:
     def _url(self, name: str) -> str:
         return urlunsplit(urlsplit(self._server_url)._replace(path=f"/{name}"))
 
-    def _execute(self, statement: sql.Composable) -> None:
+    def _execute(self, statement: sql.Composed) -> None:
         with psycopg.connect(self._server_url, autocommit=True) as connection:
             connection.execute(statement)

@@ -6,8 +6,8 @@ command has to state and what it collides with all come from the conflict table
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import orjson
@@ -57,8 +57,7 @@ _REMEMBERED = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(NamedTuple):
     """One request to change something.
 
     ``said`` is the payload as the client's JSON had it (without ``id`` and ``clientMutationId``):
@@ -76,9 +75,8 @@ class Command:
     mutation_id: UUID | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What became of a command: the resource, and where it stands in the log.
+class Reply(NamedTuple):
+    """What became of a command: the resource as JSON, and where it stands in the log.
 
     ``created``: the operation makes something new. ``replayed``: an earlier request with this key
     did it, and nothing was done now. ``entry``: collection and id of what was added.
@@ -89,7 +87,7 @@ class Reply:
     position: int
     created: bool
     replayed: bool
-    resource: dict[str, Any]
+    resource: bytes
     entry: tuple[str, UUID] | None = None
 
 
@@ -101,8 +99,7 @@ class Refusal(Exception):
     replayed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _Attempt:
+class _Attempt(NamedTuple):
     """A command on its way through the gate."""
 
     command: Command
@@ -112,7 +109,7 @@ class _Attempt:
     aggregate_id: UUID
     key: UUID | None
     fingerprint: UUID | None
-    metadata: bytes = field(repr=False)
+    metadata: bytes
 
 
 class Gate:
@@ -395,7 +392,7 @@ def _reply(
         position,
         created=handler.makes,
         replayed=replayed,
-        resource=patient.resource(),
+        resource=patient.json(),
         entry=entry,
     )
 

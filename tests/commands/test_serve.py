@@ -42,6 +42,9 @@ def folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="registration-test-") as path:
         (Path(path) / "sitecustomize.py").write_text(SITE)
         yield Path(path)
+        # A server that a killed service left behind stops with its next holder.
+        with EmbeddedPostgres(Path(path) / "data"):
+            pass
 
 
 class Service:
@@ -62,8 +65,12 @@ def serving(folder: Path, *options: str) -> Iterator[Service]:
     ) as process:
         try:
             assert process.stderr is not None
-            line = process.stderr.readline()
-            assert line.startswith("registration listens on http://127.0.0.1:"), line
+            said = []
+            for line in process.stderr:
+                said.append(line)
+                if line.startswith("registration listens on "):
+                    break
+            assert line.startswith("registration listens on http://127.0.0.1:"), said
             yield Service(process, line.split()[3])
         finally:
             process.terminate()
@@ -107,8 +114,8 @@ def test_a_killed_one_leaves_nothing_in_the_way_of_the_next(folder: Path) -> Non
     with serving(folder) as service:
         service.process.kill()
         service.process.wait()
-        with serving(folder) as service:
-            assert httpx.get(service.url).text == "done"
+        with serving(folder) as next_one:
+            assert httpx.get(next_one.url).text == "done"
 
 
 def test_a_database_that_dies_comes_back(folder: Path) -> None:

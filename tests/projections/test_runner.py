@@ -5,16 +5,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from uuid import UUID, uuid4
 
-import psycopg
 import pytest
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
+from tests.eventstore.given import TENANT, fill, next_of_kin, open_store, registered, stored
 
 from registration.domain.events import NextOfKinAdded, PatientRegistered
 from registration.eventstore import database
 from registration.eventstore.records import RecordedEvent
 from registration.projections import runner
-from tests.eventstore.given import TENANT, fill, next_of_kin, open_store, registered, stored
 
 OTHER = "clinic-b"
 
@@ -97,7 +96,7 @@ async def wait_for(url: str, position: int, tenant: str = TENANT, name: str = "t
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
     async with asyncio.timeout(10):
-        while not await condition():
+        while not await condition():  # noqa: ASYNC110  (a database has no event to wait for)
             await asyncio.sleep(0.02)
 
 
@@ -245,7 +244,8 @@ def test_poison_parks_its_stream_and_nothing_else(
             assert (now.dead_letters, now.behind) == (1, 0)
 
             # mended, a rebuild takes in what was set aside
-            with pytest.raises(runner.RebuildError, match=f"ValueError at position 3 of tenant {TENANT}"):
+            reason = f"ValueError at position 3 of tenant {TENANT}"
+            with pytest.raises(runner.RebuildError, match=reason):
                 await runner.rebuild(database_url, "tally", models=[model])
             assert [name for _, _, name in await seen(database_url)] == names
             model.poison.clear()

@@ -51,6 +51,12 @@ def create_app(
     replaces the time of the service and of its idempotency store, for tests.
     """
     settings = settings or Settings()
+    app = application(settings, clock)
+    return Observed(app, deadline=settings.request_deadline, metrics=app.state.metrics, log=log)
+
+
+def application(settings: Settings, clock: Callable[[], datetime] | None = None) -> FastAPI:
+    """Return the application inside; it connects to nothing before its lifespan starts."""
     app = FastAPI(
         title="registration",
         version=__version__,
@@ -69,7 +75,7 @@ def create_app(
         app.include_router(part.router)
     for kind, handler in _HANDLERS.items():
         app.add_exception_handler(kind, handler)
-    return Observed(app, deadline=settings.request_deadline, metrics=app.state.metrics, log=log)
+    return app
 
 
 def _lifespan(settings: Settings, clock: Callable[[], datetime] | None) -> Any:
@@ -145,6 +151,11 @@ async def _unavailable(request: Request, _error: Exception) -> Response:
     return _answer(request, DomainError("UNAVAILABLE", "The database did not answer in time."))
 
 
+async def _fault(request: Request, _error: Exception) -> Response:
+    """Answer a fault of ours; the outermost layer logs it, since Starlette raises it again."""
+    return _answer(request, DomainError("INTERNAL_ERROR", "The service has a fault."))
+
+
 async def _invalid(request: Request, error: Any) -> Response:
     # the first part of a location says where (path, query), which the pointer leaves out
     if any(e["loc"][:1] == ("path",) for e in error.errors()):
@@ -170,4 +181,5 @@ _HANDLERS: dict[type[Exception], Any] = {
     PoolTimeout: _unavailable,
     RequestValidationError: _invalid,
     HTTPException: _http_error,
+    Exception: _fault,
 }

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -138,7 +137,7 @@ def answer(reply: Reply) -> Response:
     if reply.replayed:
         headers["Idempotency-Replayed"] = "true"
     return Response(
-        orjson.dumps(reply.resource),
+        reply.resource,
         201 if reply.created else 200,
         headers,
         "application/json",

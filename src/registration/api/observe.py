@@ -16,7 +16,7 @@ import uuid_utils.compat as uuids
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from registration.api.metrics import Metrics
-from registration.api.problems import problem
+from registration.api.problems import PROBLEMS, problem
 
 _SANE = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
@@ -64,30 +64,24 @@ class Observed:
             async with asyncio.timeout(self._deadline):
                 await self._app(scope, receive, observing_send)
         except TimeoutError:
-            await self._late(scope, receive, observing_send, seen)
-        except Exception as error:  # a fault of ours: tell its kind and place, and nothing it holds
+            await self._give_up(scope, receive, observing_send, seen, "UNAVAILABLE")
+        except Exception as error:  # a fault of ours: its kind and place are told, not what it holds
             self._log(_fault(seen, error))
-            if seen.status:
-                raise
-            seen.code = "INTERNAL_ERROR"
-            response = problem(
-                "INTERNAL_ERROR", "The service has a fault.", instance=scope["path"]
-            )
-            await response(scope, receive, observing_send)
+            await self._give_up(scope, receive, observing_send, seen, "INTERNAL_ERROR")
         finally:
             seconds = time.perf_counter() - started
+            if seen.operation == "unknown":
+                seen.operation = getattr(scope.get("route"), "operation_id", None) or "unknown"
             self._metrics.request(seen.operation, seen.status, seconds)
             self._log(_line(scope, seen, seconds))
 
-    async def _late(
-        self, scope: Scope, receive: Receive, send: Send, seen: Observation
+    async def _give_up(
+        self, scope: Scope, receive: Receive, send: Send, seen: Observation, code: str
     ) -> None:
-        if seen.status:  # half an answer is out: the connection is all that can still be ended
-            raise ConnectionAbortedError
-        seen.code = "UNAVAILABLE"
-        response = problem(
-            "UNAVAILABLE", "The request was not finished in time.", instance=scope["path"]
-        )
+        seen.code = code
+        if seen.status:  # an answer is out, whole or in part: it cannot be taken back
+            return
+        response = problem(code, PROBLEMS[code].why, instance=scope["path"])
         await response(scope, receive, send)
 
 

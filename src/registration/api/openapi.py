@@ -10,9 +10,10 @@ from pydantic.json_schema import models_json_schema
 
 from registration.api.commands import COMMAND_ROUTES, CommandRoute
 from registration.api.problems import PROBLEM_JSON, PROBLEMS
-from registration.api.wire import PatientResource, ProblemDetails
+from registration.api.wire import ProblemDetails
 from registration.domain.contract import rules_for
 from registration.domain.handlers import HANDLERS
+from registration.domain.patient_resource import PatientResource
 
 _REF = "#/components/schemas/"
 _UUID = {"type": "string", "format": "uuid"}

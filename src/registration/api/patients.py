@@ -27,8 +27,9 @@ from registration.domain.patient_resource import Patient
 from registration.eventstore.records import RecordedEvent
 from registration.eventstore.store import LoadRequest
 from registration.gate import require_scope
-from registration.projections import search
 from registration.projections.runner import wait_for
+from registration.projections.search import NAME
+from registration.projections.search_query import SearchQuery, search
 
 router = APIRouter()
 
@@ -60,7 +61,7 @@ async def get_patient(request: Request) -> Response:
     etag = f'"{history[-1].version}"'
     if etag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers={"ETag": etag})
-    body = orjson.dumps(Patient(patient_id, history).resource())
+    body = Patient(patient_id, history).json()
     return Response(body, 200, {"ETag": etag}, "application/json")
 
 
@@ -214,11 +215,11 @@ async def search_patients(
     """Search the read model; ``minPosition`` makes it include what the caller wrote."""
     async with services(request).views.connection() as connection:
         if query.min_position is not None and not await wait_for(
-            connection, search.NAME, caller.tenant, query.min_position, _POSITION_WAIT
+            connection, NAME, caller.tenant, query.min_position, _POSITION_WAIT
         ):
             raise DomainError("READ_MODEL_BEHIND", "The search has not reached minPosition yet.")
         asked = query.model_dump(exclude={"min_position"})
-        page = await search.search(connection, caller.tenant, search.SearchQuery(**asked))
+        page = await search(connection, caller.tenant, SearchQuery(**asked))
     return _json({"items": page.items, "next": page.next})
 
 

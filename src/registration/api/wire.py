@@ -1,78 +1,20 @@
 """The shapes of answers, as the OpenAPI document declares them."""
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
-from registration.domain.resources import (
-    Address,
-    ContactPoint,
-    Gender,
-    Identifier,
-    Name,
-    NextOfKin,
-)
+from registration.domain.patient_resource import Display
+from registration.domain.resources import Gender, Identifier, Name
 
 
 class Answer(BaseModel):
     """Camel case on the wire."""
 
     model_config = ConfigDict(alias_generator=to_camel, validate_by_name=True, extra="forbid")
-
-
-class DefaultName(Answer):
-    """The name to show where nothing else is asked for."""
-
-    name_id: UUID
-    script: str
-    text: str
-
-
-class ShownName(Answer):
-    """The name to show in one script."""
-
-    name_id: UUID
-    text: str
-
-
-class Display(Answer):
-    """Which name to show, and how it is written; by ISO 15924 script."""
-
-    default: DefaultName | None
-    by_script: dict[str, ShownName]
-
-
-class Link(Answer):
-    """Another record of the same person (FHIR Patient.link)."""
-
-    type: Literal["replaced-by", "replaces"]
-    patient_id: UUID
-
-
-class PatientResource(Answer):
-    """A patient at one version."""
-
-    id: UUID
-    version: int = Field(ge=1)
-    active: bool
-    names: list[Name]
-    display: Display
-    gender: Gender
-    birth_date: str | None = None
-    birth_date_estimated: bool
-    identifiers: list[Identifier]
-    telecom: list[ContactPoint]
-    addresses: list[Address]
-    next_of_kin: list[NextOfKin]
-    marital_status: str | None = None
-    preferred_language: str | None = None
-    facility: str | None = None
-    links: list[Link]
-    registered_at: datetime
-    last_updated: datetime
 
 
 class HistoryEvent(Answer):

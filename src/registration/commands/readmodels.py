@@ -5,14 +5,13 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Coroutine
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from registration.commands import app
+from registration.commands import CommandError, app
 from registration.commands.common import DatabaseUrl, DataDir, database, load_settings
-from registration.commands.progress import progress_bar
+from registration.commands.progress import progress_bars
 
 
 @app.command()
@@ -26,13 +25,11 @@ def project(
     `serve` starts one by itself unless REGISTRATION_PROJECTOR=false. A second one waits and takes
     over when the first ends.
     """
-    from registration.projections.runner import run_forever
-
     settings = load_settings(data_dir=data_dir, database_url=database_url)
     if until_stdin_closes:
         _stop_when_stdin_closes()
     with database(settings) as url:
-        asyncio.run(_until_stopped(run_forever(url, settings)))
+        asyncio.run(_run_until_stopped(url))
 
 
 @app.command()
@@ -47,31 +44,27 @@ def rebuild(
 
     The service may run meanwhile: it answers from the old ones until then.
     """
+    from registration.projections.runner import RebuildError
     from registration.projections.runner import rebuild as rebuild_read_models
 
     settings = load_settings(data_dir=data_dir, database_url=database_url)
-    with database(settings) as url, progress_bar("rebuilding") as progress:
-        rebuild_read_models(url, name, progress)
+    with database(settings) as url, progress_bars() as progress:
+        try:
+            asyncio.run(rebuild_read_models(url, name, progress))
+        except RebuildError as error:
+            raise CommandError(str(error)) from error
     typer.echo(f"rebuilt {name or 'every read model'}")
 
 
-async def _until_stopped(work: Coroutine[Any, Any, None]) -> None:
-    """Run until SIGTERM or SIGINT, then let the work clean up after itself."""
-    task = asyncio.ensure_future(work)
+async def _run_until_stopped(url: str) -> None:
+    """Run until SIGTERM or SIGINT; the batch at hand is finished."""
+    from registration.projections.runner import run_forever
+
+    stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    stopping = asyncio.Event()
-
-    def stop() -> None:
-        stopping.set()
-        task.cancel()
-
     for signal_number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(signal_number, stop)
-    try:
-        await task
-    except asyncio.CancelledError:
-        if not stopping.is_set():
-            raise
+        loop.add_signal_handler(signal_number, stop.set)
+    await run_forever(url, stop=stop)
 
 
 def _stop_when_stdin_closes() -> None:

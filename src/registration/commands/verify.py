@@ -1,12 +1,13 @@
 """`registration verify`: is the log what was written?"""
 
+from functools import partial
 from typing import Annotated
 
 import typer
 
-from registration.commands import app
+from registration.commands import CommandError, app
 from registration.commands.common import DatabaseUrl, DataDir, database, load_settings
-from registration.commands.progress import progress_bar
+from registration.commands.progress import progress_bars
 
 
 @app.command()
@@ -25,10 +26,19 @@ def verify(
     from registration.eventstore.verify import verify_log
 
     settings = load_settings(data_dir=data_dir, database_url=database_url)
-    with database(settings) as url, progress_bar("verifying") as progress:
-        broken = list(verify_log(url, tenant, progress))
-    for finding in broken:
-        typer.echo(str(finding))
-    if broken:
+    with database(settings) as url, progress_bars() as progress:
+        report = verify_log(url, tenant, partial(progress, "verifying"))
+    if tenant is not None and not report.logs:
+        raise CommandError(f"there is no log of a tenant named {tenant}")
+    for log in report.logs:
+        if log.broken is None:
+            typer.echo(f"{log.tenant}: {log.events} events, whole, head {log.head.hex()}")
+        else:
+            broken = log.broken
+            where = f" (stream {broken.stream_id}, version {broken.version})"
+            place = where if broken.stream_id is not None else ""
+            typer.echo(
+                f"{log.tenant}: broken at position {broken.position}{place}: {broken.reason}"
+            )
+    if not report.ok:
         raise typer.Exit(1)
-    typer.echo("the log is whole")

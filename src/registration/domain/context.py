@@ -1,13 +1,13 @@
 """What a decision may know of the world: all that the pure domain must not fetch for itself."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
+from types import MappingProxyType
+from typing import NamedTuple
 from uuid import UUID
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(NamedTuple):
     """Who asks, when, and where new ids come from.
 
     ``now`` is an aware instant in UTC. ``identifier_systems`` names the check of each identifier
@@ -21,4 +21,4 @@ class Context:
     scopes: frozenset[str]
     facility: str | None = None
     client: str | None = None
-    identifier_systems: Mapping[str, str] = field(default_factory=dict)
+    identifier_systems: Mapping[str, str] = MappingProxyType({})

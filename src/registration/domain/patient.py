@@ -5,8 +5,7 @@ or raises one :class:`DomainError`. None of them looks at a clock, an id source 
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from registration.domain import commands, events
@@ -30,8 +29,7 @@ MOST_ENTRIES = 200
 """Live names, identifiers or next of kin of one patient; more is a mistake of some program."""
 
 
-@dataclass(frozen=True, slots=True)
-class PatientState:
+class PatientState(NamedTuple):
     """All that is known of a patient at one version."""
 
     names: tuple[Name, ...]
@@ -97,7 +95,7 @@ def _demographics(state: PatientState, event: events.DemographicsCorrected) -> P
         changes["addresses"] = tuple(map(Address.model_validate, changes["addresses"] or ()))
     if "birth_date_estimated" in changes:
         changes["birth_date_estimated"] = bool(changes["birth_date_estimated"])
-    return replace(state, **changes)
+    return state._replace(**changes)
 
 
 def _without(entries: tuple[Any, ...], entry_id: UUID) -> tuple[Any, ...]:
@@ -106,18 +104,18 @@ def _without(entries: tuple[Any, ...], entry_id: UUID) -> tuple[Any, ...]:
 
 _EVOLVE: dict[type[events.Event], Callable[[PatientState, Any], PatientState]] = {
     events.DemographicsCorrected: _demographics,
-    events.NameAdded: lambda s, e: replace(s, names=(*s.names, e.name)),
-    events.NameReplaced: lambda s, e: replace(
-        s, names=tuple(e.name if name.id == e.name.id else name for name in s.names)
+    events.NameAdded: lambda s, e: s._replace(names=(*s.names, e.name)),
+    events.NameReplaced: lambda s, e: s._replace(
+        names=tuple(e.name if name.id == e.name.id else name for name in s.names)
     ),
-    events.NameRetired: lambda s, e: replace(s, names=_without(s.names, e.name_id)),
-    events.IdentifierAdded: lambda s, e: replace(s, identifiers=(*s.identifiers, e.identifier)),
-    events.IdentifierRetired: lambda s, e: replace(
-        s, identifiers=_without(s.identifiers, e.identifier_id)
+    events.NameRetired: lambda s, e: s._replace(names=_without(s.names, e.name_id)),
+    events.IdentifierAdded: lambda s, e: s._replace(identifiers=(*s.identifiers, e.identifier)),
+    events.IdentifierRetired: lambda s, e: s._replace(
+        identifiers=_without(s.identifiers, e.identifier_id)
     ),
-    events.NextOfKinAdded: lambda s, e: replace(s, next_of_kin=(*s.next_of_kin, e.next_of_kin)),
-    events.NextOfKinRemoved: lambda s, e: replace(
-        s, next_of_kin=_without(s.next_of_kin, e.next_of_kin_id)
+    events.NextOfKinAdded: lambda s, e: s._replace(next_of_kin=(*s.next_of_kin, e.next_of_kin)),
+    events.NextOfKinRemoved: lambda s, e: s._replace(
+        next_of_kin=_without(s.next_of_kin, e.next_of_kin_id)
     ),
 }
 
@@ -148,7 +146,7 @@ def decide_register(
     _distinct("/identifiers", [(entry.system, entry.value) for entry in identifiers])
     _distinct("/nextOfKin", [entry.id for entry in next_of_kin])
     return [
-        events.PatientRegistered(
+        events.PatientRegistered.trusted(
             names=names,
             gender=command.gender,
             birth_date=birth_date,
@@ -258,7 +256,7 @@ def _identifier(said: IdentifierInput, path: str, context: Context) -> Identifie
 
 
 def _next_of_kin(said: NextOfKinInput, path: str, context: Context) -> NextOfKin:
-    return NextOfKin(
+    return NextOfKin.trusted(
         id=said.id or context.new_id(),
         name=clean_text(said.name, f"{path}/name"),
         relationship=said.relationship,

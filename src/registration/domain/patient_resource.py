@@ -2,13 +2,24 @@
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Annotated, Any, Literal, Protocol
 from uuid import UUID
+
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from registration.domain.events import Event
 from registration.domain.names import display
 from registration.domain.patient import PatientState, evolve
-from registration.domain.resources import Model
+from registration.domain.resources import (
+    Address,
+    ContactPoint,
+    Gender,
+    Identifier,
+    Model,
+    Name,
+    NextOfKin,
+)
 
 ABOUT_THE_RECORD = frozenset({"version", "registeredAt", "lastUpdated", "display"})
 """Members that say nothing of their own about the person; a conflict does not compare them."""
@@ -53,42 +64,79 @@ class Patient:
             self.registered_at = recorded_at
 
     def resource(self) -> dict[str, Any]:
-        """Return the members of the wire's patient; absent ones are left out."""
-        state = self.state
-        if state is None:
+        """Return the members of the wire's patient as plain values; absent ones are left out."""
+        found: dict[str, Any] = self._resource().model_dump(
+            mode="json", by_alias=True, exclude_none=True
+        )
+        return found
+
+    def json(self) -> bytes:
+        """Return the wire's patient, encoded."""
+        made = self._resource()
+        return made.__pydantic_serializer__.to_json(made, by_alias=True, exclude_none=True)
+
+    def _resource(self) -> "PatientResource":
+        if self.state is None:
             raise ValueError("a patient without history has no resource")
-        resource: dict[str, Any] = {
-            "id": str(self.id),
-            "version": self.version,
-            "active": True,
-            "names": _plain(state.names),
-            "display": display(state.names),
-            "gender": state.gender,
-            "birthDateEstimated": state.birth_date_estimated,
-            "identifiers": _plain(state.identifiers),
-            "telecom": _plain(state.telecom),
-            "addresses": _plain(state.addresses),
-            "nextOfKin": _plain(state.next_of_kin),
-            "links": [],
-            "registeredAt": _instant(self.registered_at),
-            "lastUpdated": _instant(self.last_updated),
-        }
-        optional = {
-            "birthDate": state.birth_date,
-            "maritalStatus": state.marital_status,
-            "preferredLanguage": state.preferred_language,
-            "facility": state.facility,
-        }
-        resource.update((name, value) for name, value in optional.items() if value is not None)
-        return resource
+        return PatientResource.trusted(
+            id=self.id,
+            version=self.version,
+            active=True,
+            display=display(self.state.names),
+            links=(),
+            registered_at=self.registered_at,
+            last_updated=self.last_updated,
+            **self.state._asdict(),
+        )
 
 
-def _plain(parts: Iterable[Model]) -> list[dict[str, Any]]:
-    return [
-        part.__pydantic_serializer__.to_python(part, mode="json", by_alias=True, exclude_none=True)
-        for part in parts
-    ]
+class DefaultName(TypedDict):
+    """The name to show where nothing else is asked for."""
+
+    nameId: Annotated[str, Field(json_schema_extra={"format": "uuid"})]
+    script: str
+    text: str
 
 
-def _instant(at: datetime | None) -> str | None:
-    return at.isoformat().replace("+00:00", "Z") if at else None
+class ShownName(TypedDict):
+    """The name to show in one script."""
+
+    nameId: Annotated[str, Field(json_schema_extra={"format": "uuid"})]
+    text: str
+
+
+class Display(TypedDict):
+    """Which name to show, and how it is written; ``byScript`` by ISO 15924 code."""
+
+    default: DefaultName | None
+    byScript: dict[str, ShownName]
+
+
+class Link(Model):
+    """Another record of the same person (FHIR Patient.link)."""
+
+    type: Literal["replaced-by", "replaces"]
+    patient_id: UUID
+
+
+class PatientResource(Model):
+    """A patient at one version."""
+
+    id: UUID
+    version: Annotated[int, Field(ge=1)]
+    active: bool
+    names: tuple[Name, ...]
+    display: Display
+    gender: Gender
+    birth_date: str | None = None
+    birth_date_estimated: bool
+    identifiers: tuple[Identifier, ...]
+    telecom: tuple[ContactPoint, ...]
+    addresses: tuple[Address, ...]
+    next_of_kin: tuple[NextOfKin, ...]
+    marital_status: str | None = None
+    preferred_language: str | None = None
+    facility: str | None = None
+    links: tuple[Link, ...]
+    registered_at: datetime
+    last_updated: datetime

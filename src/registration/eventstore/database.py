@@ -36,7 +36,7 @@ def pool(
         open=False,
         timeout=2.0,
         reconnect_timeout=10.0,
-        kwargs={"autocommit": True, **_parameters(name, options)},
+        kwargs={"autocommit": True, **parameters(name, options)},
     )
 
 
@@ -49,7 +49,7 @@ async def connect(url: str, *, name: str, options: str = "") -> AsyncConnection[
     return await AsyncConnection.connect(
         url,
         autocommit=True,
-        **_parameters(name, options),
+        **parameters(name, options),
         keepalives_idle=5,
         keepalives_interval=2,
         keepalives_count=3,
@@ -57,7 +57,8 @@ async def connect(url: str, *, name: str, options: str = "") -> AsyncConnection[
     )
 
 
-def _parameters(name: str, options: str) -> dict[str, Any]:
+def parameters(name: str, options: str = "") -> dict[str, Any]:
+    """Return the connection parameters that every connection has."""
     return {
         "options": f"{_OPTIONS} {options}",
         "connect_timeout": 3,

@@ -41,7 +41,11 @@ SUPERUSER = "postgres"
 PORT = 5432
 # sockaddr_un on Linux holds 107 bytes and a terminator; macOS has room for 103.
 LONGEST_SOCKET_PATH = 103
+# No kernel hands out pids this large.
+NOBODYS_PID = str(2**31 - 1)
 MAX_LOG_BYTES = 10 * 1024 * 1024
+
+PRIVATE_MODE = 0o711 if os.geteuid() == 0 else 0o700
 
 # Written on every start, so an upgrade of this program reaches existing data folders; what an
 # operator sets with ALTER SYSTEM still wins.
@@ -166,7 +170,7 @@ def serve_lock(data_dir: Path, url: str) -> Iterator[None]:
     path = data_dir.absolute() / "serve.lock"
     with ExitStack() as stack:
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path.parent.mkdir(mode=PRIVATE_MODE, parents=True, exist_ok=True)
             fd = stack.enter_context(_open_lock(path))
         except OSError as error:
             raise _unusable(path.parent, error) from error
@@ -227,7 +231,8 @@ class _Cluster:
 
     def prepare(self) -> None:
         """Find the binaries and the system user, and let that user reach what it needs."""
-        self.pgdata.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # The server's user, if it is not ours, passes through the folder but sees nothing in it.
+        self.pgdata.parent.mkdir(mode=PRIVATE_MODE, parents=True, exist_ok=True)
         self._bin = _binaries()
         self._user = server_user(self.pgdata)
         self._user.let_reach(self.pgdata.parent)
@@ -297,9 +302,9 @@ class _Cluster:
             )
 
     def _start(self) -> None:
-        self._remove_stale_pid_file()
         self._rotate_log()
         self._socket_dir = self._choose_socket_dir()
+        self._disown_stale_files()
         self._write_configuration()
         # After a kill -9 of the postmaster its children need a moment to notice and let go.
         deadline = time.monotonic() + 30
@@ -315,12 +320,15 @@ class _Cluster:
                 raise EmbeddedPostgresError(f"PostgreSQL does not start: {output}\n{said}")
             time.sleep(0.2)
 
-    def _remove_stale_pid_file(self) -> None:
-        # PostgreSQL overwrites the pid file of a dead process. Not so when, after a reboot or in
-        # a new container, an unrelated process of the same user got that pid.
+    def _disown_stale_files(self) -> None:
+        # PostgreSQL takes over the lock files of a dead process. Not so when that pid is in use:
+        # by an unrelated process of the same user after a reboot or in a new container, or by
+        # the dead server itself where nobody reaps it. The pid file keeps its later lines: they
+        # let PostgreSQL see that backends of a killed server are still there, and wait.
         lines = self._pid_file()
-        if lines and psutil.pid_exists(int(lines[0])):
-            (self.pgdata / "postmaster.pid").unlink(missing_ok=True)
+        if lines:
+            (self.pgdata / "postmaster.pid").write_text("\n".join([NOBODYS_PID, *lines[1:]]) + "\n")
+        (self._socket_dir / f".s.PGSQL.{PORT}.lock").unlink(missing_ok=True)
 
     def _rotate_log(self) -> None:
         if self.log.exists() and self.log.stat().st_size > MAX_LOG_BYTES:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from hashlib import sha256
+from struct import Struct
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -16,7 +17,7 @@ from registration.eventstore.mapper import decode
 
 def key_hash(*parts: bytes | str) -> UUID:
     """Return the first 16 bytes of sha256 over length-prefixed parts, as the store's key type."""
-    return UUID(bytes=_hash(parts).digest()[:16])
+    return UUID(bytes=_hash(parts)[:16])
 
 
 def event_digest(
@@ -27,16 +28,19 @@ def event_digest(
     Canonical bytes: each part with its length before it (4 bytes, big-endian), so that no two
     events share them: tenant, stream id (16 bytes), version (8 bytes), topic, metadata, data.
     """
-    return _hash((tenant, stream_id.bytes, version.to_bytes(8, "big"), topic, metadata, data)).digest()
+    parts = (tenant, stream_id.bytes, version.to_bytes(8, "big"), topic, metadata, data)
+    return _hash(parts)
 
 
-def _hash(parts: Iterable[bytes | str]) -> Any:
-    digest = sha256()
+def _hash(parts: Iterable[bytes | str]) -> bytes:
+    framed = []
     for part in parts:
         raw = part.encode() if isinstance(part, str) else part
-        digest.update(len(raw).to_bytes(4, "big"))
-        digest.update(raw)
-    return digest
+        framed += (_LENGTH(len(raw)), raw)
+    return sha256(b"".join(framed)).digest()
+
+
+_LENGTH = Struct(">I").pack
 
 
 @dataclass(frozen=True)
@@ -85,8 +89,7 @@ class Claim(NamedTuple):
     take: bool
 
 
-@dataclass(frozen=True, slots=True)
-class AppendRequest:
+class AppendRequest(NamedTuple):
     """All that one command stores, or one refusal to remember (``body``, and no events).
 
     ``version`` is the version that the resource ``stream_id`` has afterwards; ``status`` the HTTP
@@ -103,8 +106,7 @@ class AppendRequest:
     body: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(NamedTuple):
     """The request is in the log, durably."""
 
     position: int

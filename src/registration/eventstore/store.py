@@ -52,7 +52,7 @@ _READ_LOG = """
 SELECT tenant, position, stream_id, version, topic, data, metadata, recorded_at, hash
   FROM event WHERE tenant = %s AND position > %s ORDER BY position LIMIT %s
 """
-_HEAD = "SELECT position, hash, recorded_at FROM log_head WHERE tenant = %s"
+_HEAD = "SELECT position FROM log_head WHERE tenant = %s"
 
 
 class StoreUnavailableError(Exception):
@@ -121,7 +121,7 @@ class Lane(Generic[Request, Answer]):
     async def _send(self, batch: list[tuple[Request, asyncio.Future[Answer]]], alone: bool) -> bool:
         try:
             answers = await self._call([request for request, _ in batch])
-        except Exception as error:  # each waiter of the call learns of it
+        except Exception as error:  # noqa: BLE001  (each waiter of the call gets it)
             if not alone and not isinstance(error, StoreUnavailableError):
                 return False
             for _, future in batch:
@@ -134,11 +134,13 @@ class Lane(Generic[Request, Answer]):
         return True
 
     def _next_batch(self) -> list[tuple[Request, asyncio.Future[Answer]]]:
+        batch: list[tuple[Request, asyncio.Future[Answer]]] = []
         if self._exclusive is None and len(self._waiting) <= MAX_BATCH:
-            batch = list(self._waiting)
+            batch.extend(self._waiting)
             self._waiting.clear()
             return batch
-        batch, held, seen = [], deque(), set[Hashable]()
+        held: deque[tuple[Request, asyncio.Future[Answer]]] = deque()
+        seen: set[Hashable] = set()
         while self._waiting and len(batch) < MAX_BATCH:
             entry = self._waiting.popleft()
             if entry[1].done():  # its caller gave up before it was sent
@@ -287,11 +289,13 @@ class EventStore:
         rows = await self._with_connection(query)
         events: list[list[RecordedEvent]] = [[] for _ in requests]
         outcomes: list[Outcome | None] = [None] * len(requests)
-        for i, position, version, topic, data, metadata, at, hash_, fingerprint, status, stream in rows:
+        for row in rows:
+            i, position, version, topic, data, metadata, at, digest, *outcome = row
             request = requests[i - 1]
             if topic is None:
                 late = at <= (self._now() or datetime.now(at.tzinfo)) - self.ttl
                 if data is None or not late:
+                    fingerprint, status, stream = outcome
                     outcomes[i - 1] = Outcome(
                         fingerprint, status, stream, version, position, data, at, late
                     )
@@ -299,7 +303,7 @@ class EventStore:
                 events[i - 1].append(
                     RecordedEvent(
                         request.tenant, position, request.stream_id, version,
-                        topic, data, metadata, at, hash_,
+                        topic, data, metadata, at, digest,
                     )
                 )
         return [Loaded(e, o) for e, o in zip(events, outcomes, strict=True)]

@@ -90,12 +90,14 @@ def server_user(pgdata: Path) -> SystemUser:
     and can find no other user.
     """
     me = os.geteuid()
-    owner = pgdata.stat().st_uid if pgdata.exists() else None
+    found = pgdata.stat() if pgdata.exists() else None
     if me != 0:
-        if owner not in (None, me):
-            raise SystemUserError(f"{pgdata} belongs to the user {_name(owner)}, not to you")
+        if found is not None and found.st_uid != me:
+            raise SystemUserError(f"{pgdata} belongs to the user {_name(found.st_uid)}, not to you")
         return SystemUser(_name(me), me, os.getegid(), switch=False)
-    entry = _entry(owner) if owner else _user_under_root()
+    if found is not None and found.st_uid != 0:
+        return SystemUser(_name(found.st_uid), found.st_uid, found.st_gid, switch=True)
+    entry = _user_under_root()
     return SystemUser(entry.pw_name, entry.pw_uid, entry.pw_gid, switch=True)
 
 
@@ -124,16 +126,9 @@ def _user_under_root() -> pwd.struct_passwd:
     )
 
 
-def _entry(uid: int) -> pwd.struct_passwd:
+def _name(uid: int) -> str:
     try:
-        return pwd.getpwuid(uid)
-    except KeyError:
-        raise SystemUserError(f"the data folder belongs to the unknown user {uid}") from None
-
-
-def _name(uid: int | None) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name if uid is not None else "nobody"
+        return pwd.getpwuid(uid).pw_name
     except KeyError:
         return str(uid)
 

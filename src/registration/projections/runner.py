@@ -27,11 +27,11 @@ the exchange ends on the old tables, which are dropped afterwards.
 import asyncio
 import logging
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import LiteralString, NamedTuple, cast
+from typing import LiteralString, NamedTuple
 from uuid import UUID
 
 import psycopg
@@ -297,15 +297,19 @@ class _Follower:
                 self._patience = 0.0
                 await self._pause(self._poll)
                 continue
-            read = dict(self._positions)
-            async with aclosing(_batches(reader, lambda: self._plan(reader, read))) as batches:
-                async for batch in batches:
-                    await self._take(leader, batch)
-                    if self._stop.is_set():
-                        return
+            await self._catch_up(leader, reader)
 
-    async def _plan(self, reader: Connection, read: dict[str, int]) -> list[_Slice]:
-        return _divide(await _heads(reader, self._model.NAME), read)
+    async def _catch_up(self, leader: Connection, reader: Connection) -> None:
+        read = dict(self._positions)
+
+        async def plan() -> list[_Slice]:
+            return _divide(await _heads(reader, self._model.NAME), read)
+
+        async with aclosing(_batches(reader, plan)) as batches:
+            async for batch in batches:
+                await self._take(leader, batch)
+                if self._stop.is_set():
+                    return
 
     async def _look(self, leader: Connection) -> None:
         name = self._model.NAME
@@ -354,7 +358,10 @@ class _Follower:
         for failure in failures:
             log.error(
                 "read model %s: %s at position %d of tenant %s; its stream is parked",
-                self._model.NAME, failure.error, failure.event.position, failure.event.tenant,
+                self._model.NAME,
+                failure.error,
+                failure.event.position,
+                failure.event.tenant,
             )
 
     async def _fence(self, leader: Connection) -> None:
@@ -450,7 +457,7 @@ class _Rebuild:
     async def _catch_up(self) -> int:
         """Read the log up to the heads of now; returns how many events that were."""
         cursor = await self._reader.execute("SELECT tenant, position FROM registration.log_head")
-        heads = dict(await cursor.fetchall())
+        heads: dict[str, int] = dict(await cursor.fetchall())
         read = dict(self._positions)
         taken = sum(heads.values()) - sum(read.values())
 
@@ -487,7 +494,7 @@ class _Rebuild:
         self._failures.append(failure)
 
     async def _clear(self) -> None:
-        """Drop what is not in use any more; a long query on it puts that off to the next rebuild."""
+        """Drop what is not in use any more; while it is still read, the next rebuild does that."""
         try:
             await self._drop(self._shadow)
             await self._drop(self._old)
@@ -533,8 +540,7 @@ async def _create_if_missing(connection: Connection, model: ReadModel) -> int:
 async def _create_schema(connection: Connection, schema: str, ddl: str) -> None:
     await connection.execute(_sql("CREATE SCHEMA {}", schema))
     await _set_search_path(connection, schema)
-    # our own statements, not input: cast() is how a program's text becomes a query
-    await connection.execute(cast("LiteralString", ddl))
+    await connection.execute(ddl)
 
 
 async def _set_search_path(connection: Connection, schema: str) -> None:
@@ -579,7 +585,7 @@ def _divide(heads: Mapping[str, int], read: dict[str, int]) -> list[_Slice]:
 
 async def _batches(
     reader: Connection, plan: Callable[[], Awaitable[list[_Slice]]]
-) -> AsyncIterator[list[_Slice]]:
+) -> AsyncGenerator[list[_Slice], None]:
     """Yield what ``plan`` asks for, until it asks for nothing; reads one batch ahead."""
 
     async def fetch() -> list[_Slice]:
@@ -685,9 +691,7 @@ async def _try_lock(connection: Connection, kind: int, name: str) -> bool:
 
 
 async def _unlock(connection: Connection, kind: int, name: str) -> None:
-    await connection.execute(
-        "SELECT pg_advisory_unlock(%s::int, %s::int)", (kind, _lock_key(name))
-    )
+    await connection.execute("SELECT pg_advisory_unlock(%s::int, %s::int)", (kind, _lock_key(name)))
 
 
 def _lock_key(name: str) -> int:

@@ -11,7 +11,7 @@ Looser keys, each found in the table ``spelling``:
     (Garbe's SymSpell).
 ``~code``
     Lawrence Philips' Metaphone of the transliteration: a phonetic spelling.
-``^skeleton``
+``^skeleton`` (of words in other scripts than Latin), ``_skeleton`` (of Latin ones)
     The consonants of the transliteration (``anyascii``, pinned: a new version changes keys, so it
     needs a new VERSION of the read model). It joins words of different scripts: Mohammed, محمد
     and Мухаммед are all ``md``.
@@ -176,6 +176,17 @@ def pairs(words: list[tuple[str, str]]) -> Iterator[tuple[str, str, str]]:
                 yield word, role, other
 
 
+def asked_words(text: str) -> list[str]:
+    """Return the folded words of a query, with those joined that :func:`words_of` joins."""
+    words: list[str] = []
+    for word in fold(text):
+        if words and words[-1] in _JOINING:
+            words[-1] += word
+        else:
+            words.append(word)
+    return words
+
+
 def typo_keys(word: str) -> set[str]:
     """Return the keys that a word shares with every word one typo away."""
     if len(word) < 2 or not _spelled(word):
@@ -193,17 +204,27 @@ def sound_key(word: str) -> str | None:
     return "~" + code if code else None
 
 
-def skeleton_keys(word: str) -> set[str]:
-    """Return the keys that a word shares with its like in other scripts."""
-    keys = set()
-    plain = latin(word)
-    for variant in _variants(word, plain):
+def skeletons(word: str) -> set[str]:
+    """Return what a word has in common with its like in other scripts."""
+    found = set()
+    for variant in _variants(word, latin(word)):
         loose = _loose(variant)
-        if loose:
-            keys.add("^" + loose)
-            if variant[0] == "j":
-                keys.add("^a" + loose[1:])
-    return keys
+        found.add(loose)
+        if variant[0] == "j":
+            found.add("a" + loose[1:])
+    return found
+
+
+def skeleton_keys(word: str) -> set[str]:
+    """Return the keys under which the dictionary lists a word for queries in other scripts."""
+    kind = "_" if word.isascii() else "^"
+    return {kind + skeleton for skeleton in skeletons(word)}
+
+
+def foreign_keys(word: str) -> set[str]:
+    """Return the keys under which a query's word finds its like in other scripts."""
+    kinds = "^" if word.isascii() else "^_"
+    return {kind + skeleton for skeleton in skeletons(word) for kind in kinds}
 
 
 def keys_of(word: str) -> set[str]:
@@ -250,10 +271,9 @@ def likeness(asked: str, word: str) -> float:
 
 
 def misspelling(asked: str, word: str) -> float | None:
-    """Return the cost of taking ``word`` for ``asked``: under 2 a typo, then phonetic; or none.
+    """Return the cost of taking ``word`` for ``asked``, or none where they are not alike at all.
 
-    Within one typo the cost is 1 less up to half for a likeness of beginning; a word that only
-    sounds alike costs 2 less its likeness.
+    0.5 to 1 within one typo, by how much the words share; 1 to 1.4 for a word that sounds alike.
     """
     close = JaroWinkler.similarity(asked, word)
     if OSA.distance(asked, word, score_cutoff=1) <= 1:
@@ -280,10 +300,11 @@ def _variants(word: str, plain: str) -> list[str]:
     return variants
 
 
-_ALIKE = (("ph", "f"), ("ck", "k"), ("ch", "k"), ("kh", "k"), ("sh", "s"), ("th", "t"), ("dh", "d"))
-_ALIKE += (("gh", "k"), ("zh", "s"), ("ts", "s"), ("dj", "j"), ("tch", "k"), ("x", "ks"))
-_SOUNDS = re.compile("|".join(sorted((one for one, _ in _ALIKE), key=len, reverse=True)))
-_SOUND = dict(_ALIKE)
+_SOUND = {
+    "ph": "f", "ck": "k", "ch": "k", "kh": "k", "gh": "k", "sh": "s", "zh": "s", "ts": "s",
+    "th": "t", "dh": "d", "dj": "j", "tch": "k", "x": "ks",
+}
+_SOUNDS = re.compile("|".join(sorted(_SOUND, key=len, reverse=True)))
 _LETTERS = str.maketrans("gqczvbp", "kkksfff")
 _AFTER_FIRST = re.compile(r"[aeiouywh]")
 _DOUBLED = re.compile(r"(.)\1+")

@@ -62,13 +62,16 @@ CREATE TABLE identifier_claim (
 -- r_events and r_claims say how many of them belong to each. The caller keeps two requests on one
 -- stream, key or claim out of the same call.
 -- Lookups are by full unique key and planned as such even while the tables are empty.
+-- p_any_version leaves the order of versions to the caller, as recorders of the eventsourcing
+-- library do: what is refused then is only a version that is taken, by the unique constraint.
 CREATE FUNCTION append(
     p_tenant text, p_now timestamptz, p_ttl interval,
     r_key uuid[], r_fingerprint uuid[], r_status int[], r_stream uuid[], r_version int[],
     r_body bytea[], r_events int[], r_claims int[],
     e_stream uuid[], e_version int[], e_topic text[], e_data bytea[], e_metadata bytea[],
     e_digest bytea[],
-    c_system text[], c_value text[], c_stream uuid[], c_take boolean[]
+    c_system text[], c_value text[], c_stream uuid[], c_take boolean[],
+    p_any_version boolean DEFAULT false
 ) RETURNS TABLE (
     verdict text, "position" bigint, recorded_at timestamptz,
     status int, stream_id uuid, version int, body bytea, late boolean, holder uuid
@@ -144,9 +147,15 @@ BEGIN
             END IF;
         END IF;
 
-        IF accepted THEN
+        IF accepted AND NOT p_any_version THEN
             FOR e IN first_event .. next_event - 1 LOOP
-                CONTINUE WHEN e > first_event AND e_stream[e] = e_stream[e - 1];
+                IF e > first_event AND e_stream[e] = e_stream[e - 1] THEN
+                    IF e_version[e] <> e_version[e - 1] + 1 THEN
+                        RAISE 'versions of one request do not follow each other'
+                            USING ERRCODE = 'data_exception';
+                    END IF;
+                    CONTINUE;
+                END IF;
                 SELECT v.version INTO current_version FROM event v
                  WHERE v.tenant = p_tenant AND v.stream_id = e_stream[e]
                  ORDER BY v.version DESC LIMIT 1;

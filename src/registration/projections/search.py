@@ -1,0 +1,342 @@
+"""The search read model: which patients there are, and what their names are found by.
+
+Four tables, each led by ``tenant``:
+
+``patient``     one row a patient; ``document`` is what a search answers with, as JSON
+``name_pair``   one row for any two words of a name, in either order, so that each query of two
+                words is one walk along the primary key, in the order of the ranking
+``identifier``  live identifiers only
+``spelling``    the dictionary: every word that any name ever held, under its looser keys (see
+                ``search_keys``); per distinct word, so it stays small as patients grow
+
+The rows depend on the log alone, not on how it was cut into batches. Words stay in ``spelling``
+when the last patient that bore them is corrected: they name nobody by themselves.
+Queries are in ``search_query``.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+import orjson
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+
+from registration.domain.events import (
+    DemographicsCorrected,
+    IdentifierAdded,
+    IdentifierRetired,
+    NameAdded,
+    NameReplaced,
+    NameRetired,
+    PatientEvent,
+    PatientRegistered,
+)
+from registration.domain.names import display
+from registration.domain.resources import Identifier, Name
+from registration.eventstore.records import RecordedEvent
+from registration.projections import search_keys
+
+NAME = "search"
+VERSION = 1
+
+DDL = """
+CREATE TABLE patient (
+    tenant     text COLLATE "C" NOT NULL,
+    id         uuid NOT NULL,
+    version    bigint NOT NULL,
+    active     boolean NOT NULL,
+    gender     text COLLATE "C" NOT NULL,
+    birth_date text COLLATE "C",
+    facility   text COLLATE "C",
+    document   text NOT NULL,
+    PRIMARY KEY (tenant, id)
+) WITH (fillfactor = 90);
+CREATE INDEX patient_birth_date ON patient (tenant, birth_date, id);
+CREATE INDEX patient_facility ON patient (tenant, facility, id) WHERE facility IS NOT NULL;
+
+CREATE TABLE name_pair (
+    tenant     text COLLATE "C" NOT NULL,
+    word       text COLLATE "C" NOT NULL,
+    role       text COLLATE "C" NOT NULL,
+    other      text COLLATE "C" NOT NULL,
+    patient_id uuid NOT NULL,
+    birth_date text COLLATE "C",
+    PRIMARY KEY (tenant, word, role, other, patient_id) INCLUDE (birth_date)
+);
+
+CREATE TABLE identifier (
+    tenant     text COLLATE "C" NOT NULL,
+    system     text COLLATE "C" NOT NULL,
+    value      text COLLATE "C" NOT NULL,
+    patient_id uuid NOT NULL,
+    PRIMARY KEY (tenant, system, value, patient_id)
+);
+
+CREATE TABLE spelling (
+    tenant text COLLATE "C" NOT NULL,
+    key    text COLLATE "C" NOT NULL,
+    word   text COLLATE "C" NOT NULL,
+    PRIMARY KEY (tenant, key, word)
+);
+"""
+
+Connection = AsyncConnection[TupleRow]
+Row = tuple[Any, ...]
+
+
+@dataclass(slots=True)
+class Patient:
+    """A patient as far as search knows: the fold of the stream's events."""
+
+    tenant: str
+    id: UUID
+    version: int = 0
+    active: bool = True
+    gender: str = "unknown"
+    birth_date: str | None = None
+    facility: str | None = None
+    names: dict[UUID, Name] = field(default_factory=dict)
+    identifiers: dict[UUID, Identifier] = field(default_factory=dict)
+
+    def evolve(self, event: PatientEvent) -> None:
+        """Take in the next event; those that search shows nothing of raise the version alone."""
+        match event:
+            case PatientRegistered():
+                self.gender = event.gender
+                self.birth_date = event.birth_date
+                self.facility = event.facility
+                self.names = {name.id: name for name in event.names}
+                self.identifiers = {known.id: known for known in event.identifiers}
+            case DemographicsCorrected():
+                self.gender = event.changes.get("gender", self.gender) or "unknown"
+                self.birth_date = event.changes.get("birthDate", self.birth_date)
+                self.facility = event.changes.get("facility", self.facility)
+            case NameAdded() | NameReplaced():
+                self.names[event.name.id] = event.name
+            case NameRetired():
+                self.names.pop(event.name_id, None)
+            case IdentifierAdded():
+                self.identifiers[event.identifier.id] = event.identifier
+            case IdentifierRetired():
+                self.identifiers.pop(event.identifier_id, None)
+
+    def row(self) -> Row:
+        """Return the row of ``patient``."""
+        names = list(self.names.values())
+        document = {
+            "display": display(names),
+            "names": [_json(name) for name in names],
+            "gender": self.gender,
+            "birthDate": self.birth_date,
+            "identifiers": [_json(known) for known in self.identifiers.values()],
+            "facility": self.facility,
+        }
+        return (
+            self.tenant,
+            self.id,
+            self.version,
+            self.active,
+            self.gender,
+            self.birth_date,
+            self.facility,
+            orjson.dumps(document).decode(),
+        )
+
+    def pair_rows(self) -> set[Row]:
+        """Return the rows of ``name_pair``."""
+        return {
+            (self.tenant, word, role, other, self.id, self.birth_date)
+            for name in self.names.values()
+            for word, role, other in search_keys.pairs(search_keys.words_of(name))
+        }
+
+    def identifier_rows(self) -> set[Row]:
+        """Return the rows of ``identifier``."""
+        return {
+            (self.tenant, known.system, known.value, self.id) for known in self.identifiers.values()
+        }
+
+    @classmethod
+    def from_row(cls, row: Row) -> "Patient":
+        """Rebuild the state from the row of ``patient``."""
+        tenant, patient_id, version, active, gender, birth_date, facility, document = row
+        known = orjson.loads(document)
+        names = map(Name.model_validate, known["names"])
+        identifiers = map(Identifier.model_validate, known["identifiers"])
+        return cls(
+            tenant,
+            patient_id,
+            version,
+            active,
+            gender,
+            birth_date,
+            facility,
+            {name.id: name for name in names},
+            {identifier.id: identifier for identifier in identifiers},
+        )
+
+
+async def apply(connection: Connection, events: Sequence[RecordedEvent]) -> None:
+    """Take a batch of the log into the tables, within the caller's transaction.
+
+    ``events`` may be of several tenants and hold several events of a patient; each tenant's are
+    in log order.
+    """
+    told = [recorded for recorded in events if isinstance(recorded.event, PatientEvent)]
+    known = await _load(connection, told)
+    old_pairs = {row for patient in known.values() for row in patient.pair_rows()}
+    old_identifiers = {row for patient in known.values() for row in patient.identifier_rows()}
+
+    patients = dict(known)
+    words: dict[str, set[str]] = {}
+    for recorded in told:
+        key = (recorded.tenant, recorded.stream_id)
+        patient = patients.get(key)
+        if patient is None:
+            patient = patients[key] = Patient(*key)
+        event = recorded.event
+        assert isinstance(event, PatientEvent)  # noqa: S101  (for the type checker; see `told`)
+        patient.evolve(event)
+        patient.version = recorded.version
+        words.setdefault(recorded.tenant, set()).update(_words(event))
+
+    pairs = {row for patient in patients.values() for row in patient.pair_rows()}
+    identifiers = {row for patient in patients.values() for row in patient.identifier_rows()}
+    await _replace(connection, known, patients)
+    await _delete(connection, _DELETE_PAIRS, old_pairs - pairs)
+    await _delete(connection, _DELETE_IDENTIFIERS, old_identifiers - identifiers)
+    await copy_rows(connection, "name_pair", sorted(pairs - old_pairs, key=_sort_key))
+    await copy_rows(connection, "identifier", sorted(identifiers - old_identifiers))
+    for tenant, spoken in words.items():
+        await _learn(connection, tenant, spoken)
+
+
+def spelling_rows(tenant: str, words: Iterable[str]) -> list[Row]:
+    """Return the rows of ``spelling`` for distinct words."""
+    return [(tenant, key, word) for word in words for key in sorted(search_keys.keys_of(word))]
+
+
+async def copy_rows(connection: Connection, table: str, rows: Iterable[Row]) -> None:
+    """Write rows, in the order of the table's columns, by COPY."""
+    text = "".join(["\t".join(map(_copied, row)) + "\n" for row in rows])
+    if not text:
+        return
+    async with connection.cursor() as cursor, cursor.copy(f"COPY {table} FROM STDIN") as copy:
+        await copy.write(text)
+
+
+def _copied(value: object) -> str:
+    if value is None:
+        return r"\N"
+    text = str(value)
+    if text.isalnum():
+        return text
+    return text.replace("\\", r"\\").replace("\t", r"\t").replace("\n", r"\n").replace("\r", r"\r")
+
+
+def _json(model: Name | Identifier) -> orjson.Fragment:
+    return orjson.Fragment(
+        model.__pydantic_serializer__.to_json(model, by_alias=True, exclude_none=True)
+    )
+
+
+def _sort_key(row: Row) -> Row:
+    return row[:5]
+
+
+def _words(event: PatientEvent) -> set[str]:
+    """Return the words that an event brings; also those that a later one of the batch retires."""
+    if isinstance(event, PatientRegistered):
+        return {word for name in event.names for word, _ in search_keys.words_of(name)}
+    if isinstance(event, NameAdded | NameReplaced):
+        return {word for word, _ in search_keys.words_of(event.name)}
+    return set()
+
+
+# Each of these joins row by row through a primary key: LATERAL with OFFSET 0 leaves the planner no
+# other way, so that a plan made while the tables were empty stays right when they are not.
+_LOAD = """
+SELECT p.tenant, p.id, p.version, p.active, p.gender, p.birth_date, p.facility, p.document
+  FROM unnest(%s::text[], %s::uuid[]) AS asked (tenant, id)
+ CROSS JOIN LATERAL (
+    SELECT * FROM patient WHERE patient.tenant = asked.tenant AND patient.id = asked.id OFFSET 0
+ ) AS p
+"""
+_NEW_WORDS = """
+SELECT asked.word
+  FROM unnest(%s::text[]) AS asked (word)
+  LEFT JOIN LATERAL (
+    SELECT true AS found FROM spelling
+     WHERE tenant = %s AND key = '=' || asked.word AND word = asked.word OFFSET 0
+  ) AS known ON true
+ WHERE known.found IS NULL
+"""
+_UPDATE_PATIENTS = """
+UPDATE patient SET version = new.version, active = new.active, gender = new.gender,
+       birth_date = new.birth_date, facility = new.facility, document = new.document
+  FROM unnest(%s::text[], %s::uuid[], %s::bigint[], %s::boolean[], %s::text[], %s::text[],
+              %s::text[], %s::text[])
+    AS new (tenant, id, version, active, gender, birth_date, facility, document)
+ WHERE patient.tenant = new.tenant AND patient.id = new.id
+"""
+_DELETE_PAIRS = """
+DELETE FROM name_pair USING unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::uuid[],
+                                   %s::text[])
+    AS old (tenant, word, role, other, patient_id, birth_date)
+ WHERE name_pair.tenant = old.tenant AND name_pair.word = old.word AND name_pair.role = old.role
+   AND name_pair.other = old.other AND name_pair.patient_id = old.patient_id
+"""
+_DELETE_IDENTIFIERS = """
+DELETE FROM identifier USING unnest(%s::text[], %s::text[], %s::text[], %s::uuid[])
+    AS old (tenant, system, value, patient_id)
+ WHERE identifier.tenant = old.tenant AND identifier.system = old.system
+   AND identifier.value = old.value AND identifier.patient_id = old.patient_id
+"""
+
+
+async def _load(
+    connection: Connection, told: Sequence[RecordedEvent]
+) -> dict[tuple[str, UUID], Patient]:
+    """Return the state of the patients that the batch goes on with."""
+    begun: set[tuple[str, UUID]] = set()
+    asked: dict[tuple[str, UUID], None] = {}
+    for recorded in told:
+        key = (recorded.tenant, recorded.stream_id)
+        if isinstance(recorded.event, PatientRegistered):
+            begun.add(key)
+        elif key not in begun:
+            asked[key] = None
+    if not asked:
+        return {}
+    cursor = await connection.execute(_LOAD, [list(column) for column in zip(*asked, strict=True)])
+    return {(row[0], row[1]): Patient.from_row(row) for row in await cursor.fetchall()}
+
+
+async def _replace(
+    connection: Connection,
+    known: dict[tuple[str, UUID], Patient],
+    patients: dict[tuple[str, UUID], Patient],
+) -> None:
+    """Write the rows of ``patient``: new ones, and those that there are already."""
+    changed = [patient.row() for key, patient in patients.items() if key in known]
+    if changed:
+        columns = [list(column) for column in zip(*changed, strict=True)]
+        await connection.execute(_UPDATE_PATIENTS, columns)
+    new = [patient.row() for key, patient in patients.items() if key not in known]
+    await copy_rows(connection, "patient", new)
+
+
+async def _delete(connection: Connection, statement: str, rows: set[Row]) -> None:
+    if rows:
+        await connection.execute(statement, [list(column) for column in zip(*rows, strict=True)])
+
+
+async def _learn(connection: Connection, tenant: str, words: set[str]) -> None:
+    """Enter words into the dictionary that are not in it yet."""
+    if not words:
+        return
+    cursor = await connection.execute(_NEW_WORDS, [sorted(words), tenant])
+    new = sorted(row[0] for row in await cursor.fetchall())
+    await copy_rows(connection, "spelling", spelling_rows(tenant, new))

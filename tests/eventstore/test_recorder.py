@@ -1,0 +1,131 @@
+"""The library's own tests on our log, and a follower that knows nothing but the library."""
+
+import asyncio
+from collections.abc import Iterator
+from threading import Timer
+from uuid import UUID, uuid4
+
+import orjson
+import pytest
+from eventsourcing import persistence
+from eventsourcing.application import LocalNotificationLog
+from eventsourcing.system import NotificationLogReader
+from eventsourcing.tests import persistence as library
+from psycopg import Connection
+from psycopg.rows import TupleRow
+from psycopg_pool import ConnectionPool
+
+from registration.eventstore import recorder
+from registration.eventstore.mapper import EventMapper, StreamEvent
+from registration.eventstore.recorder import LogRecorder, StreamRecorder
+from registration.eventstore.verify import verify_log
+from tests.eventstore.given import (
+    META,
+    TENANT,
+    next_of_kin,
+    open_store,
+    registered,
+    request,
+    stored,
+)
+
+
+@pytest.fixture(scope="module")
+def pool(module_database_url: str) -> Iterator[ConnectionPool[Connection[TupleRow]]]:
+    with recorder.pool(module_database_url, size=12) as connections:
+        yield connections
+
+
+class WithDatabase:
+    pool: ConnectionPool[Connection[TupleRow]]
+
+    @pytest.fixture(autouse=True)
+    def _database(self, pool: ConnectionPool[Connection[TupleRow]]) -> None:
+        self.pool = pool
+
+    def create_recorder(self) -> LogRecorder:
+        return LogRecorder(self.pool, f"tenant-{uuid4()}")
+
+
+class TestAggregateRecorder(WithDatabase, library.AggregateRecorderTestCase):
+    def create_recorder(self) -> StreamRecorder:  # type: ignore[override]
+        return StreamRecorder(self.pool, f"tenant-{uuid4()}")
+
+
+class TestApplicationRecorder(WithDatabase, library.ApplicationRecorderTestCase[LogRecorder]):
+    def test_insert_subscribe(self) -> None:
+        self.optional_test_insert_subscribe()
+
+
+class TestNonInterleaving(WithDatabase, library.NonInterleavingNotificationIDsBaseCase):
+    pass
+
+
+def test_a_subscription_waits_and_is_stopped_from_outside(
+    pool: ConnectionPool[Connection[TupleRow]],
+) -> None:
+    log = LogRecorder(pool, f"tenant-{uuid4()}")
+    with log.subscribe(topics=["wanted"]) as subscription:
+        Timer(0.1, log.insert_events, [[_event("other"), _event("wanted")]]).start()
+        assert next(subscription).id == 2
+        Timer(0.1, subscription.stop).start()
+        assert list(subscription) == []
+
+
+def _event(topic: str) -> persistence.StoredEvent:
+    return persistence.StoredEvent(uuid4(), 1, topic, b"{}")
+
+
+def test_inserts_keep_the_chain_and_their_metadata(module_database_url: str) -> None:
+    with recorder.pool(module_database_url) as connections:
+        log = LogRecorder(connections, "library")
+        stream = uuid4()
+        event = EventMapper().to_stored_event(StreamEvent(stream, 1, registered()))
+        assert log.insert_events([event], metadata={"actor": "importer"}) == [1]
+        with pytest.raises(TypeError, match="tracking"):
+            log.insert_events([event], tracking=1)
+        with pytest.raises(persistence.IntegrityError, match="^UniqueViolation$"):
+            log.insert_events([event])
+        assert log.max_notification_id() == 1
+
+    async def scenario() -> None:
+        async with open_store(module_database_url) as store:
+            [found] = await store.read_log("library", 0, 10)
+            assert orjson.loads(found.metadata) == {"actor": "importer"}
+            assert found.event == registered()
+            assert isinstance(
+                await stored(store, next_of_kin(), stream=stream, version=1, tenant="library"),
+                object,
+            )
+
+    asyncio.run(scenario())
+    assert verify_log(module_database_url, "library").ok
+
+
+def test_a_follower_of_the_library_reads_domain_events(database_url: str) -> None:
+    stream = UUID(int=1)
+
+    async def scenario() -> None:
+        async with open_store(database_url) as store:
+            await stored(store, registered(), next_of_kin(), stream=stream)
+            await stored(store, registered("Elsewhere"), tenant="clinic-b")
+            await store.append(TENANT, request(stream=stream, key=uuid4(), body=META))
+            await stored(store, next_of_kin("Ngozi"), stream=stream, version=2)
+
+    asyncio.run(scenario())
+    mapper = EventMapper()
+    expected = [
+        StreamEvent(stream, 1, registered()),
+        StreamEvent(stream, 2, next_of_kin()),
+        StreamEvent(stream, 3, next_of_kin("Ngozi")),
+    ]
+    with recorder.pool(database_url) as connections:
+        log = LogRecorder(connections, TENANT)
+        reader = NotificationLogReader(LocalNotificationLog(log, section_size=2))
+        notifications = list(reader.read(start=1))
+        assert [n.id for n in notifications] == [1, 2, 3]
+        assert list(map(mapper.to_domain_event, notifications)) == expected
+        with log.subscribe(gt=1) as subscription:
+            followed = [mapper.to_domain_event(next(subscription)) for _ in range(2)]
+        assert followed == expected[1:]
+        assert list(map(mapper.to_domain_event, log.select_events(stream))) == expected
