@@ -1,4 +1,4 @@
-"""FHIR R4 Patient resources as registrations: a pure mapping, with an account of what it leaves out.
+"""FHIR R4 Patient resources as registrations: a pure mapping, and what it leaves out.
 
 Source: https://hl7.org/fhir/R4/patient.html. What a resource may say falls into three groups:
 
@@ -40,21 +40,25 @@ _FACILITY = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _NAME = ("use", "family", "given", "prefix", "suffix", "text")
 _IDENTIFIER = ("use", "system", "value")
 _TELECOM = ("system", "value", "use")
-_ADDRESS = (
-    *("use", "text", "line", "city", "district", "state", "postalCode", "country"),
-)
+_ADDRESS = (*("use", "text", "line", "city", "district", "state", "postalCode", "country"),)
 _LISTS = ("given", "prefix", "suffix", "line")
 
 _MAPPED = frozenset(
-    "resourceType id meta active name identifier telecom address gender birthDate contact"
-    " maritalStatus communication managingOrganization deceasedBoolean deceasedDateTime".split()
+    {
+        *("resourceType", "id", "meta", "active", "name", "identifier", "telecom", "address"),
+        *("gender", "birthDate", "contact", "maritalStatus", "communication"),
+        *("managingOrganization", "deceasedBoolean", "deceasedDateTime"),
+    }
 )
-# Names that may show up in a summary. Any other is "unknown": a source can put anything there.
-_ELEMENTS = frozenset(
-    "text contained extension language photo multipleBirthBoolean multipleBirthInteger"
-    " generalPractitioner link period rank type assigner gender organization relationship"
-    " use system value family given prefix suffix line city district state postalCode country"
-    " birthDate active deceasedBoolean deceasedDateTime id tag security profile".split()
+# Names that may show up in a summary. Any other is unknown: a source can put anything there.
+_ELEMENTS = _MAPPED | frozenset(
+    {
+        *("text", "contained", "extension", "language", "photo", "multipleBirthBoolean"),
+        *("multipleBirthInteger", "generalPractitioner", "link", "period", "rank", "type"),
+        *("assigner", "organization", "relationship", "use", "system", "value", "family"),
+        *("given", "prefix", "suffix", "line", "city", "district", "state", "postalCode"),
+        *("country", "tag", "security", "profile"),
+    }
 )
 _UNCOUNTED_META = frozenset({"versionId", "lastUpdated", "source"})
 _FHIR_NAMES = {
@@ -284,14 +288,16 @@ def _take(
     taken = {}
     for member, value in entry.items():
         if member in members:
-            # a null stands in a list for a primitive of which only extensions are known
-            if member in _LISTS and isinstance(value, list):
-                value = [part for part in value if part is not None]
             if value is not None:
-                taken[member] = value
+                taken[member] = _without_nulls(value) if member in _LISTS else value
         elif member not in also:
             mapped.left_out.add(f"{kind}.{_shown(member)}")
     return taken
+
+
+def _without_nulls(parts: object) -> object:
+    """Leave out the nulls that stand for primitives of which only extensions are known."""
+    return [part for part in parts if part is not None] if isinstance(parts, list) else parts
 
 
 def _shown(element: str) -> str:
@@ -339,7 +345,10 @@ def _line(name: Mapping[str, Any], path: str) -> str:
     parts = []
     for member in ("prefix", "given", "family", "suffix"):
         value = name.get(member) or []
-        parts += [_text(part, f"{path}/{member}") for part in ([value] if member == "family" and value else value)]
+        parts += [
+            _text(part, f"{path}/{member}")
+            for part in ([value] if member == "family" and value else value)
+        ]
     return " ".join(parts)
 
 

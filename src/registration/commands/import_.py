@@ -1,4 +1,4 @@
-"""`registration import`: FHIR R4 Patient resources from a file, through the gate."""
+"""`registration import`: FHIR R4 Patient resources from a file, through the gate, many at once."""
 
 import asyncio
 import gc
@@ -9,44 +9,54 @@ import sys
 import time
 import zlib
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from io import BufferedReader
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any, TextIO
+from typing import IO, Annotated, Any, cast
 from uuid import NAMESPACE_URL, UUID, uuid5
 
+import orjson
 import typer
+import uuid_utils.compat as uuids
+import uvloop
+from psycopg_pool import PoolTimeout
+from pydantic import ValidationError
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
+from registration.api.json_body import parse
 from registration.commands import CommandError, app
 from registration.commands.common import DatabaseUrl, DataDir, Tenant, database, load_settings
-
-if TYPE_CHECKING:
-    from registration.domain.context import Context
-    from registration.domain.errors import DomainError
-    from registration.eventstore.store import EventStore
-    from registration.fhir import Mapped
-    from registration.gate import Command
-    from registration.settings import Settings
+from registration.domain.commands import RegisterPatient
+from registration.domain.context import Context
+from registration.domain.contract import Operation
+from registration.domain.errors import DomainError
+from registration.domain.patient import decide_register
+from registration.eventstore.store import EventStore, LoadRequest, StoreUnavailableError
+from registration.fhir import Mapped, map_patient
+from registration.gate import Command, Gate, Refusal
 
 IN_FLIGHT = 768
-"""Lines at work at once: what one append call takes, thrice, so that the next call is ready."""
+"""Lines at work at once: thrice what one append call takes, so that the next call is ready."""
 LONGEST_LINE = 16 * 1024 * 1024
+TOO_LONG = "LINE_TOO_LONG"
+SOURCE_CHANGED = "SOURCE_CHANGED"
+
 _LINES_A_READ = 512
 _BOM = b"\xef\xbb\xbf"
 _GZIP = b"\x1f\x8b"
+_SCOPES = frozenset({"patient:write", "patient:read"})
+_USES = ("usual", "official", "secondary", None, "temp", "old")
+_IDS = uuid5(NAMESPACE_URL, "https://hl7.org/fhir/R4/patient.html")
+_MADE_IDS = {name: {"__all__": {"id"}} for name in ("names", "identifiers", "next_of_kin")}
 _TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
 _FACILITY = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
-_USES = ("usual", "official", "secondary", None, "temp", "old")
-_IDS = uuid5(NAMESPACE_URL, "registration:import")
-_OWN_IDS = {"names": {"__all__": {"id"}}, "identifiers": {"__all__": {"id"}}}
-_OWN_IDS["next_of_kin"] = {"__all__": {"id"}}
-
-TOO_LONG = "LINE_TOO_LONG"
-SOURCE_CHANGED = "SOURCE_CHANGED"
+# The store keeps refusals only for commands with a key of their own: none here.
+_NOT_USED = timedelta(days=1)
 
 
 @app.command(name="import")
@@ -67,7 +77,8 @@ def import_(
         str,
         typer.Option(
             help="Names the system that the file comes from, where several number their patients "
-            "alike. Say the same each time."
+            "alike. Say the same each time.",
+            show_default=False,
         ),
     ] = "",
     actor: Annotated[str, typer.Option(help="Who imports, for the history.")] = "import",
@@ -87,11 +98,10 @@ def import_(
     reported with its number, a code and the place in the resource, never with patient data; the
     others go in. A run that was stopped goes on where it was when it is started again.
 
-    The id of a patient follows from tenant, --source and the resource's id, or else its first
-    usual identifier, or else its whole content. The same record with other content is refused
+    The id of a patient follows from tenant, --source and the resource's id, or else one of its
+    identifiers, or else its content. The same record with other content is refused
     (SOURCE_CHANGED), not registered twice. What FHIR says that has no place here is left out, and
-    the summary counts it. The dead, the inactive and the replaced are refused
-    (NOT_REPRESENTABLE).
+    the summary counts it; the dead, the inactive and the replaced are refused (NOT_REPRESENTABLE).
 
     Exit code 0: all are in. 1: some lines were refused. 2: it could not run, or not to the end.
     """
@@ -99,42 +109,33 @@ def import_(
         raise CommandError("--tenant takes letters, digits, dots, dashes and underscores")
     if facility is not None and not _FACILITY.fullmatch(facility):
         raise CommandError("--facility takes letters, digits, dots, dashes and underscores")
+    if not 0 < len(actor) <= 255 or not actor.isprintable():
+        raise CommandError("--actor takes a short text")
     settings = load_settings(data_dir=data_dir, database_url=database_url)
-    origin = Origin(tenant, source, actor, facility)
-    started = time.monotonic()
-    tally = Tally()
-    with ExitStack() as stack:
-        reader = stack.enter_context(_opened(file))
-        log = stack.enter_context(_report_file(errors)) if errors else None
-        url = stack.enter_context(database(settings))
-        show = stack.enter_context(_progress(reader, tally))
-        report = Report(log, show)
-        try:
-            _run(_Import(reader, origin, settings, tally, report), url)
-        except KeyboardInterrupt:
-            raise CommandError(f"interrupted; {_how_far(tally)}") from None
-        finally:
-            report.finish()
-    typer.echo(tally.summary(time.monotonic() - started))
+    origin = Origin(tenant, source, actor, facility, settings.identifier_systems)
+    with open_lines(file) as lines, database(settings) as url:
+        tally = run(lines, origin, url, errors)
+    typer.echo(tally.summary())
     if tally.refused:
         raise typer.Exit(1)
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where patients come from, as far as the resources do not say it."""
+    """Where the patients come from, as far as their resources do not say it."""
 
     tenant: str
     source: str
     actor: str
     facility: str | None
+    identifier_systems: Mapping[str, str]
 
-    def patient_id(self, resource: Mapping[str, Any], mapped: "Mapped") -> UUID:
-        """Return the patient's id: the same for the same record of the same source, always.
+    def patient_id(self, resource: Mapping[str, Any], mapped: Mapped) -> UUID:
+        """Return the patient's id: always the same for the same record of the same source.
 
-        By the resource's ``id``, which a FHIR server never gives to another; without one by an
-        identifier (the ``usual`` one first, then by system and value, so that their order does
-        not matter); without any by the content: the same line is then the same patient.
+        By the resource's ``id``, which a FHIR server gives to one record only; without one by an
+        identifier (a ``usual`` one first, then by system and value, so that their order does not
+        matter); without any by the content: the same line is then the same patient.
         """
         number = resource.get("id")
         identifiers = mapped.said.get("identifiers", [])
@@ -147,6 +148,19 @@ class Origin:
             record = ["content", sha256(_canonical(mapped.said)).hexdigest()]
         return uuid5(_IDS, _canonical([self.tenant, self.source, *record]).decode())
 
+    def context(self, facility: str | None) -> Context:
+        """Return what the decision about one line may know."""
+        return Context(
+            now=datetime.now(UTC),
+            new_id=uuids.uuid7,
+            tenant=self.tenant,
+            actor=self.actor,
+            scopes=_SCOPES,
+            facility=facility or self.facility,
+            client=self.source or None,
+            identifier_systems=self.identifier_systems,
+        )
+
 
 def _preference(identifier: Mapping[str, Any]) -> tuple[int, str, str]:
     use = identifier.get("use")
@@ -155,8 +169,6 @@ def _preference(identifier: Mapping[str, Any]) -> tuple[int, str, str]:
 
 
 def _canonical(value: object) -> bytes:
-    import orjson
-
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
 
 
@@ -168,71 +180,32 @@ class Tally:
     known: int = 0
     refused: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
+    started: float = field(default_factory=time.monotonic)
 
-    @property
-    def lines(self) -> int:
-        """How many patients were looked at."""
-        return self.registered + self.known + self.refused
-
-    def summary(self, seconds: float) -> str:
-        """Return the account of a whole run."""
-        rate = self.lines / seconds if seconds > 0 else 0
+    def summary(self) -> str:
+        """Return the account of the run, in a line or two."""
+        seconds = time.monotonic() - self.started
+        rate = (self.registered + self.known + self.refused) / seconds
         text = (
             f"{self.registered:,} registered, {self.known:,} already there, "
             f"{self.refused:,} refused ({seconds:.1f} s, {rate:,.0f} a second)"
         )
         if self.left_out:
             counts = sorted(self.left_out.items(), key=lambda item: (-item[1], item[0]))
-            left = ", ".join(f"{element} {count:,}" for element, count in counts)
-            text += f"\nleft out, having no place here (element and patients): {left}"
+            listed = ", ".join(f"{element} {count:,}" for element, count in counts)
+            text += f"\nleft out, having no place here (of how many patients): {listed}"
         return text
 
-
-class Report:
-    """The refused lines, in the order of the file, on standard error or as NDJSON in a file.
-
-    Lines end out of order, so a refusal waits until no earlier line is at work.
-    """
-
-    def __init__(self, log: TextIO | None, show: Any) -> None:
-        self._log = log
-        self._show = show
-        self._at_work: dict[int, None] = {}
-        self._waiting: list[tuple[int, str, str, str]] = []
-
-    def start(self, line: int) -> None:
-        """Note that a line is at work; lines start in order."""
-        self._at_work[line] = None
-
-    def end(self, line: int) -> None:
-        """Note that a line is done."""
-        del self._at_work[line]
-        first = next(iter(self._at_work), line + 1)
-        while self._waiting and self._waiting[0][0] < first:
-            self._write(*heapq.heappop(self._waiting))
-
-    def refuse(self, line: int, error: "DomainError", mapped: "Mapped | None") -> None:
-        """Report a line: its number, the code, and each place in the resource with its fault."""
-        faults = error.extra.get("errors") or [{"path": "", "message": error.detail}]
-        for fault in faults:
-            path = mapped.place(fault["path"]) if mapped and fault["path"] else fault["path"]
-            heapq.heappush(self._waiting, (line, error.code, path, fault["message"]))
-
-    def finish(self) -> None:
-        """Write what waits for lines that will not end any more."""
-        while self._waiting:
-            self._write(*heapq.heappop(self._waiting))
-
-    def _write(self, line: int, code: str, path: str, message: str) -> None:
-        if self._log is None:
-            self._show(f"line {line}: {code} {f'{path}: ' if path else ''}{message}")
-        else:
-            fault = {"line": line, "code": code, "path": path, "message": message}
-            self._log.write(_canonical(fault).decode() + "\n")
+    def stopped(self, why: str) -> CommandError:
+        """Return the error of a run that did not get to the end."""
+        return CommandError(
+            f"{why}: {self.registered:,} registered and {self.known:,} found already there by "
+            "then; run it again to go on"
+        )
 
 
-class Reader:
-    """The lines of a file with their numbers, blank ones left out, read ahead in a thread."""
+class Lines:
+    """The lines of a file with their numbers, without blank ones, read ahead in a thread."""
 
     def __init__(self, file: IO[bytes], raw: IO[bytes], size: int | None) -> None:
         self.size = size
@@ -243,10 +216,9 @@ class Reader:
         self._reading = asyncio.Lock()
         self._more = True
 
-    @property
     def position(self) -> int:
-        """How many bytes of the file are read."""
-        return self._raw.tell()
+        """Return how many bytes are read of a file whose size is known."""
+        return self._raw.tell() if self.size is not None else 0
 
     async def next(self) -> tuple[int, bytes] | None:
         """Return the next line and its number; ``None`` at the end. An overlong line is cut."""
@@ -269,73 +241,260 @@ class Reader:
             self._number += 1
             if self._number == 1:
                 line = line.removeprefix(_BOM)
-            if not line.isspace() and line:
+            if line and not line.isspace():
                 lines.append((self._number, line))
         return lines
 
     def _read_line(self) -> bytes:
         try:
-            line = self._file.readline(LONGEST_LINE + 1)
-            rest = line
+            line = rest = self._file.readline(LONGEST_LINE + 1)
             while len(rest) > LONGEST_LINE and not rest.endswith(b"\n"):
                 rest = self._file.readline(LONGEST_LINE + 1)
         except (OSError, EOFError, zlib.error) as error:
-            raise CommandError(f"cannot read on after line {self._number}: {error}") from error
+            raise _Unreadable(f"cannot read on after line {self._number} ({error})") from error
         return line
 
 
-@dataclass(slots=True)
-class _Import:
-    """One run: its lines, and what becomes of them."""
-
-    reader: Reader
-    origin: Origin
-    settings: "Settings"
-    tally: Tally
-    report: Report
+class _Unreadable(Exception):
+    """The file broke off."""
 
 
-def _run(job: _Import, url: str) -> None:
-    import uvloop
+@contextmanager
+def open_lines(file: str) -> Iterator[Lines]:
+    """Open a file, or standard input for ``-``, gzipped or not. Raises `CommandError`."""
+    standard_input = file == "-"
+    try:
+        raw = sys.stdin.buffer if standard_input else Path(file).open("rb")  # noqa: SIM115 (below)
+        head = raw.peek(len(_GZIP))[: len(_GZIP)]
+        size = None if standard_input else Path(file).stat().st_size
+    except OSError as error:
+        raise CommandError(f"cannot read {file}: {error.strerror}") from error
+    with nullcontext() if standard_input else raw:
+        yield Lines(cast("IO[bytes]", gzip.open(raw)) if head == _GZIP else raw, raw, size)
 
-    # What is alive now stays: the collector need not look at it for every line.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 50, 100)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_import(job, url))
+
+class Report:
+    """The refused lines, in the order of the file.
+
+    Lines end out of order, so a refusal waits until no earlier line is at work.
+    """
+
+    def __init__(self, write: Callable[[int, str, str, str], None]) -> None:
+        self._write = write
+        self._at_work: dict[int, None] = {}
+        self._waiting: list[tuple[int, str, str, str]] = []
+
+    def start(self, line: int) -> None:
+        """Note that a line is at work. Lines start in order."""
+        self._at_work[line] = None
+
+    def end(self, line: int) -> None:
+        """Note that a line is done."""
+        del self._at_work[line]
+        first = next(iter(self._at_work), None)
+        while self._waiting and (first is None or self._waiting[0][0] < first):
+            self._write(*heapq.heappop(self._waiting))
+
+    def refuse(self, line: int, error: DomainError, mapped: Mapped | None) -> None:
+        """Report the code, and each place in the resource with what is wrong there."""
+        for fault in error.extra.get("errors") or [{"path": "", "message": error.detail}]:
+            path = mapped.place(fault["path"]) if mapped and fault["path"] else fault["path"]
+            heapq.heappush(self._waiting, (line, error.code, path, fault["message"]))
 
 
-async def _import(job: _Import, url: str) -> None:
-    from psycopg_pool import PoolTimeout
+def run(lines: Lines, origin: Origin, url: str, errors: Path | None) -> Tally:
+    """Import every line, reporting the refused ones to ``errors``, or else to standard error.
 
-    from registration.eventstore.store import EventStore, StoreUnavailableError
+    Raises `CommandError` where it cannot go on; what is registered by then stays.
+    """
+    tally = Tally()
+    with _progress(lines, tally) as (show, advance), _writer(errors, show) as write:
+        # What is alive now stays: the collector need not look at it for every line.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(20_000, 50, 100)
+        try:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(_import(lines, origin, url, tally, Report(write), advance))
+        except StoreUnavailableError:
+            raise tally.stopped("the database does not answer") from None
+        except _Unreadable as error:
+            raise tally.stopped(str(error)) from error
+        except KeyboardInterrupt:
+            raise tally.stopped("interrupted") from None
+    return tally
 
-    store = EventStore(
-        url,
-        ttl=timedelta(seconds=job.settings.idempotency_ttl),
-        queue_limit=2 * IN_FLIGHT,
-    )
-    away = f"the database does not answer; {_how_far(job.tally)}"
+
+async def _import(
+    lines: Lines,
+    origin: Origin,
+    url: str,
+    tally: Tally,
+    report: Report,
+    advance: Callable[[], None],
+) -> None:
+    store = EventStore(url, ttl=_NOT_USED, queue_limit=2 * IN_FLIGHT)
     try:
         await store.open()
     except PoolTimeout:
-        raise CommandError("cannot reach the database") from None
+        raise StoreUnavailableError("open") from None
+    worker = _Worker(lines, origin, store, tally, report, advance)
     try:
         async with asyncio.TaskGroup() as group:
             for _ in range(IN_FLIGHT):
-                group.create_task(_work(job, store))
-    except* StoreUnavailableError:
-        away = f"the database does not answer; {_how_far(job.tally)}"
-        raise CommandError(away) from None
-    except* CommandError as errors:
-        raise _first(errors) from None
+                group.create_task(worker.work())
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from None
     finally:
         await store.close()
 
 
-def _how_far(tally: Tally) -> str:
-    return (
-        f"{tally.registered:,} were registered and {tally.known:,} found, "
-        "run it again to go on from there"
-    )
+class _Worker:
+    """Takes lines until there are no more; many of it work side by side."""
+
+    def __init__(
+        self,
+        lines: Lines,
+        origin: Origin,
+        store: EventStore,
+        tally: Tally,
+        report: Report,
+        advance: Callable[[], None],
+    ) -> None:
+        self._lines = lines
+        self._origin = origin
+        self._store = store
+        self._gate = Gate(store)
+        self._tally = tally
+        self._report = report
+        self._advance = advance
+
+    async def work(self) -> None:
+        """Work until the lines end, or something other than a line is wrong."""
+        while (entry := await self._lines.next()) is not None:
+            number, line = entry
+            self._report.start(number)
+            try:
+                await self._take(number, line)
+            finally:
+                self._report.end(number)
+            if number % 256 == 0:
+                self._advance()
+
+    async def _take(self, number: int, line: bytes) -> None:
+        mapped = None
+        try:
+            resource = _parse(line)
+            mapped = map_patient(resource)
+            command = _command(self._origin.patient_id(resource, mapped), mapped)
+            context = self._origin.context(mapped.said.get("facility"))
+            new = await self._register(command, context)
+        except DomainError as error:
+            self._tally.refused += 1
+            self._report.refuse(number, error, mapped)
+            return
+        if new:
+            self._tally.registered += 1
+        else:
+            self._tally.known += 1
+        self._tally.left_out.update(mapped.left_out)
+
+    async def _register(self, command: Command, context: Context) -> bool:
+        """Register the patient; ``False`` where an earlier run, or an earlier line, did."""
+        try:
+            reply = await self._gate.handle(command, context)
+        except Refusal as refusal:
+            if refusal.error.code != "ID_TAKEN":
+                raise _told(refusal.error) from None
+            # registered before, by another actor or from another content
+            if not await self._says_the_same(command, context):
+                raise DomainError(
+                    SOURCE_CHANGED,
+                    "This record was imported before, with other content; correct the patient.",
+                    {"patientId": str(command.aggregate_id)},
+                ) from None
+            return False
+        return not reply.replayed
+
+    async def _says_the_same(self, command: Command, context: Context) -> bool:
+        stream = LoadRequest(context.tenant, command.aggregate_id, until=1)
+        stored = (await self._store.load(stream)).events[0].event
+        (said,) = decide_register(None, cast("RegisterPatient", command.payload), context)
+        return type(stored) is type(said) and _content(stored) == _content(said)
+
+
+def _content(event: Any) -> dict[str, Any]:
+    """Return an event without the ids that the server made."""
+    content: dict[str, Any] = event.model_dump(exclude=_MADE_IDS)
+    return content
+
+
+def _parse(line: bytes) -> Any:
+    if len(line) > LONGEST_LINE:
+        raise DomainError(TOO_LONG, f"The line has more than {LONGEST_LINE:,} bytes.")
+    return parse(line)
+
+
+def _command(patient_id: UUID, mapped: Mapped) -> Command:
+    try:
+        payload = RegisterPatient.model_validate(mapped.said)
+    except ValidationError as error:
+        from registration.api.requests import validation_failed  # brings FastAPI: half a second
+
+        raise validation_failed(error.errors(include_input=False, include_url=False)) from None
+    # An id of our choosing makes the create idempotent; a key would have the store remember
+    # refusals as well, and a line may well go in next time.
+    return Command(Operation.REGISTER_PATIENT, payload, mapped.said, patient_id)
+
+
+def _told(error: DomainError) -> DomainError:
+    """Return a refusal with what the report needs."""
+    holder = error.extra.get("patientId")
+    if holder is None:
+        return error
+    fault = {"path": "/identifiers", "message": f"one of them is held by the patient {holder}"}
+    return DomainError(error.code, error.detail, {"errors": [fault]})
+
+
+@contextmanager
+def _progress(
+    lines: Lines, tally: Tally
+) -> Iterator[tuple[Callable[[str], None], Callable[[], None]]]:
+    """Draw a bar; yields how to write a line above it, and how to bring it up to date."""
+    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    columns = (BarColumn(), DownloadColumn(), TimeRemainingColumn(), TextColumn("{task.fields[n]}"))
+    hidden = not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
+        task = bar.add_task("importing", total=lines.size, n="")
+
+        def advance() -> None:
+            counts = f"{tally.registered:,} in, {tally.known:,} known, {tally.refused:,} refused"
+            bar.update(task, completed=lines.position(), n=counts)
+
+        yield console.print, advance
+
+
+@contextmanager
+def _writer(
+    errors: Path | None, show: Callable[[str], None]
+) -> Iterator[Callable[[int, str, str, str], None]]:
+    """Yield how a refused line is written: for people, or as NDJSON into a file."""
+    if errors is None:
+        yield lambda line, code, path, message: show(
+            f"line {line}: {code} {f'{path}: ' if path else ''}{message}"
+        )
+        return
+    try:
+        file = errors.open("wb")
+    except OSError as error:
+        raise CommandError(f"cannot write {errors}: {error.strerror}") from error
+    with file:
+        yield (
+            lambda line, code, path, message: (
+                file.write(
+                    orjson.dumps({"line": line, "code": code, "path": path, "message": message})
+                    + b"\n"
+                )
+                and None
+            )
+        )

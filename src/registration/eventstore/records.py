@@ -1,6 +1,6 @@
 """What goes into the store and what comes out of it, as plain values."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -17,7 +17,11 @@ from registration.eventstore.mapper import decode
 
 def key_hash(*parts: bytes | str) -> UUID:
     """Return the first 16 bytes of sha256 over length-prefixed parts, as the store's key type."""
-    return UUID(bytes=_hash(parts)[:16])
+    pieces: list[bytes] = []
+    for part in parts:
+        raw = part.encode() if isinstance(part, str) else part
+        pieces += (len(raw).to_bytes(4, "big"), raw)
+    return UUID(bytes=sha256(b"".join(pieces)).digest()[:16])
 
 
 def event_digest(
@@ -28,19 +32,17 @@ def event_digest(
     Canonical bytes: each part with its length before it (4 bytes, big-endian), so that no two
     events share them: tenant, stream id (16 bytes), version (8 bytes), topic, metadata, data.
     """
-    parts = (tenant, stream_id.bytes, version.to_bytes(8, "big"), topic, metadata, data)
-    return _hash(parts)
-
-
-def _hash(parts: Iterable[bytes | str]) -> bytes:
-    framed = []
-    for part in parts:
-        raw = part.encode() if isinstance(part, str) else part
-        framed += (_LENGTH(len(raw)), raw)
-    return sha256(b"".join(framed)).digest()
-
-
-_LENGTH = Struct(">I").pack
+    raw_tenant = tenant.encode()
+    raw_topic = topic.encode()
+    canonical = (
+        len(raw_tenant).to_bytes(4, "big"), raw_tenant,
+        b"\0\0\0\x10", stream_id.bytes,
+        b"\0\0\0\x08", version.to_bytes(8, "big"),
+        len(raw_topic).to_bytes(4, "big"), raw_topic,
+        len(metadata).to_bytes(4, "big"), metadata,
+        len(data).to_bytes(4, "big"), data,
+    )
+    return sha256(b"".join(canonical)).digest()
 
 
 @dataclass(frozen=True)

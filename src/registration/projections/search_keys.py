@@ -117,8 +117,8 @@ def words_of(name: Name) -> list[tuple[str, str]]:
     roles: dict[str, str] = {}
     if name.family is not None:
         _add(roles, fold(name.family), FAMILY)
-    for part in name.given:
-        _add(roles, fold(part), GIVEN)
+    if name.given:
+        _add(roles, [word for part in name.given for word in fold(part)], GIVEN)
     if name.text is not None:
         for word in fold(name.text):
             if word not in roles:

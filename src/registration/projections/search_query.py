@@ -12,6 +12,8 @@ is given at the best of them, which :meth:`_Asked.best` computes from the patien
 remembered from page to page. All words have to be met within one name.
 """
 
+# ruff: noqa: S608  (statements are put together from constants of this module alone)
+
 import re
 import unicodedata
 from base64 import urlsafe_b64decode, urlsafe_b64encode
@@ -125,8 +127,8 @@ class _Tier(NamedTuple):
 _EXACT, _PREFIX, _ALIKE, _MISSPELT = range(4)
 
 _TIER_OF_ONE = {_EXACT: 0, _PREFIX: 3, _ALIKE: 4, _MISSPELT: 7}
-# By how the first and the second leading word are met. Where only one is met by a prefix, the other leads, so that the walk is
-# short; where both are, the longer one leads (``_Asked.of`` puts it first).
+# By how the first and the second leading word are met. Where only one is met by a prefix, the
+# other leads, so that the walk is short; where both are, the longer one does (``_Asked.of``).
 _TIER_OF = {
     (_EXACT, _EXACT): 0,
     (_EXACT, _PREFIX): 1,
@@ -573,9 +575,9 @@ SELECT %(cost)s::int AS cost, {_ORDER}
             conditions += " AND k.other = x.other"
         skipped = ""
         if goes_on:
-            skipped = "WHERE (x.cost, x.word) >= (%(begin_cost)s, %(begin_word)s)"
+            skipped = """ WHERE (x.cost, x.word COLLATE "C") >= (%(begin_cost)s, %(begin_word)s)"""
             conditions += """
-   AND ((x.cost, x.word) > (%(begin_cost)s, %(begin_word)s)
+   AND ((x.cost, x.word COLLATE "C") > (%(begin_cost)s, %(begin_word)s)
         OR (k.role, k.other, k.patient_id) > (%(begin_role)s, %(begin_other)s, %(begin_id)s))"""
         return f"""
 SELECT x.cost, {_ORDER}
