@@ -33,7 +33,7 @@ from registration.eventstore.records import (
     event_digest,
     key_hash,
 )
-from registration.eventstore.store import EventStore, LoadRequest
+from registration.eventstore.store import LATEST, EventStore, LoadRequest
 
 MOST_RACES = 8
 """Times that a command is decided again because its stream moved between load and append."""
@@ -168,7 +168,8 @@ class Gate:
     ) -> Reply | None:
         """Append what was decided; ``None`` when the stream moved on meanwhile."""
         context = attempt.context
-        new_events, new_claims, state = [], [], patient.state
+        new_events: list[NewEvent] = []
+        new_claims: list[Claim] = []
         for version, event in enumerate(events, patient.version + 1):
             data = encode(event)
             new_events.append(
@@ -190,7 +191,7 @@ class Gate:
             )
             new_claims.extend(
                 Claim(system, value, attempt.aggregate_id, take)
-                for system, value, take in claims(state, event)
+                for system, value, take in claims(patient.state, event)
             )
         verdict = await self._store.append(
             context.tenant,
@@ -246,9 +247,9 @@ class Gate:
         """Answer as the first request was answered; after the time to live, with what is now."""
         if outcome.body is not None:
             raise _stored_refusal(outcome, attempt.context)
-        until = {} if outcome.late else {"until": outcome.version}
+        until = LATEST if outcome.late else outcome.version
         loaded = await self._store.load(
-            LoadRequest(attempt.context.tenant, outcome.stream_id, **until)
+            LoadRequest(attempt.context.tenant, outcome.stream_id, until=until)
         )
         patient = Patient(outcome.stream_id, loaded.events)
         made = [record.event for record in loaded.events if record.version == outcome.version]
@@ -319,7 +320,9 @@ def _check_version(attempt: _Attempt, history: Sequence[RecordedEvent], now: Pat
     if stated is None or stated == now.version:
         return
     known = 1 <= stated <= now.version
-    colliding = [record for record in history[stated:] if known and _collides(attempt, record.event)]
+    colliding = [
+        record for record in history[stated:] if known and _collides(attempt, record.event)
+    ]
     if known and not colliding:
         return
     current = now.resource()

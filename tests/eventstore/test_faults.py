@@ -5,7 +5,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from uuid import UUID, uuid4
 
 import psutil
@@ -31,6 +31,7 @@ class Proxy:
         self._url = url
         self.cut_next_answer = False
         self.cuts = 0
+        self._served: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[str]:
@@ -40,8 +41,12 @@ class Proxy:
             yield make_conninfo(
                 self._url, host="127.0.0.1", port=port, sslmode="disable", gssencmode="disable"
             )
+        await asyncio.gather(*self._served)
 
     async def _serve(self, client: asyncio.StreamReader, answer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._served.add(task)
         if self._host.startswith("/"):
             path = f"{self._host}/.s.PGSQL.{self._port}"
             server, query = await asyncio.open_unix_connection(path)
@@ -53,7 +58,7 @@ class Proxy:
         while data := await source.read(65536):
             sink.write(data)
             await sink.drain()
-        sink.close()
+        await _close(sink)
 
     async def _answer(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
         while data := await source.read(65536):
@@ -64,7 +69,13 @@ class Proxy:
                 break
             sink.write(data)
             await sink.drain()
-        sink.close()
+        await _close(sink)
+
+
+async def _close(sink: asyncio.StreamWriter) -> None:
+    sink.close()
+    with suppress(ConnectionError):  # the other side was first
+        await sink.wait_closed()
 
 
 def test_an_answer_that_was_lost_after_the_commit(database_url: str) -> None:

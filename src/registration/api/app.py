@@ -1,10 +1,12 @@
 """The composition root of the HTTP service."""
 
+import asyncio
 import gc
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
 from typing import Any
+from urllib.parse import quote
 
 import jwt
 import psycopg
@@ -14,7 +16,7 @@ from psycopg_pool import PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
 from starlette.types import ASGIApp
 
 from registration import __version__
@@ -36,6 +38,8 @@ from registration.eventstore.store import (
 from registration.gate import Gate, Refusal
 from registration.settings import Settings
 
+_TIDY_SECONDS = 600.0
+_IN_A_PATH = "/:@!$&'()*+,;="
 _DESCRIPTION = "Who a patient is: an event-sourced patient registration service."
 
 
@@ -64,6 +68,7 @@ def application(settings: Settings, clock: Callable[[], datetime] | None = None)
         lifespan=_lifespan(settings, clock),
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
     )
     app.state.metrics = Metrics()
     app.openapi = lambda: document(app)  # type: ignore[method-assign]
@@ -98,6 +103,7 @@ def _lifespan(settings: Settings, clock: Callable[[], datetime] | None) -> Any:
             settings, store, Gate(store), _authenticator(settings), views, clock or utc_now
         )
         app.openapi()
+        tidying = asyncio.create_task(_tidy(store))
         # What is alive now stays: the collector need not look at it during requests.
         gc.collect()
         gc.freeze()
@@ -105,10 +111,19 @@ def _lifespan(settings: Settings, clock: Callable[[], datetime] | None) -> Any:
         try:
             yield
         finally:
+            tidying.cancel()
             await store.close()
             await views.close()
 
     return lifespan
+
+
+async def _tidy(store: EventStore) -> None:
+    """Delete stored refusals that are past their time to live, which may hold patient data."""
+    while True:
+        with suppress(StoreUnavailableError):
+            await store.forget_refusals()
+        await asyncio.sleep(_TIDY_SECONDS)
 
 
 def _authenticator(settings: Settings) -> Authenticator:
@@ -128,7 +143,7 @@ def _answer(request: Request, error: DomainError, **headers: str) -> Response:
     return problem(
         error.code,
         error.detail,
-        instance=request.url.path,
+        instance=quote(request.scope["path"], safe=_IN_A_PATH),
         extra=error.extra,
         headers=headers,
     )
@@ -165,11 +180,23 @@ async def _invalid(request: Request, error: Any) -> Response:
 
 async def _http_error(request: Request, error: Any) -> Response:
     code = {404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED"}.get(error.status_code, "MALFORMED_REQUEST")
+    headers = dict(error.headers or {})
+    if error.status_code == 405:  # Starlette names the methods of one route, not of the resource
+        headers["Allow"] = ", ".join(_allowed(request))
     return _answer(
-        request,
-        DomainError(code, "There is nothing here by this name and method."),
-        **(error.headers or {}),
+        request, DomainError(code, "There is nothing here by this name and method."), **headers
     )
+
+
+def _allowed(request: Request) -> list[str]:
+    return [
+        method
+        for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+        if any(
+            route.matches({**request.scope, "method": method})[0] is Match.FULL
+            for route in request.app.router.routes
+        )
+    ]
 
 
 _HANDLERS: dict[type[Exception], Any] = {

@@ -83,7 +83,8 @@ class Authenticator:
             )
         except jwt.PyJWKClientConnectionError:
             raise DomainError("UNAVAILABLE", "The issuer's keys cannot be reached.") from None
-        except (jwt.PyJWTError, ValueError):
+        # the others: a key of another kind than the algorithm's, an exp beyond all bounds
+        except (jwt.PyJWTError, ValueError, TypeError, OverflowError):
             raise unauthenticated("The token is not valid here.") from None
         caller = _caller(claims)
         self._known[authorization or ""] = caller

@@ -77,9 +77,7 @@ COMMAND_ROUTES: tuple[CommandRoute, ...] = (
         "Retire an identifier",
         "identifierId",
     ),
-    CommandRoute(
-        "POST", f"{_PATIENT}/next-of-kin", Operation.ADD_NEXT_OF_KIN, "Add a next of kin"
-    ),
+    CommandRoute("POST", f"{_PATIENT}/next-of-kin", Operation.ADD_NEXT_OF_KIN, "Add a next of kin"),
     CommandRoute(
         "POST",
         f"{_PATIENT}/next-of-kin/{{nokId}}/removal",

@@ -32,7 +32,7 @@ def _why(body: bytes) -> DomainError:
     """Tell what no JSON can be (400) from what JSON can say but nobody may store (422)."""
     malformed = DomainError("MALFORMED_REQUEST", "The body is not JSON with each member once.")
     try:
-        json.loads(body, object_pairs_hook=_once)
+        json.loads(body.decode(), object_pairs_hook=_once)
     except (ValueError, RecursionError):
         return malformed
     # Python's reader took it: then it is NaN, an infinity or a lone surrogate, or too deep

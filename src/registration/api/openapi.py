@@ -74,7 +74,9 @@ def document(app: FastAPI) -> dict[str, Any]:
 
 def _schemas() -> dict[str, Any]:
     payloads = {HANDLERS[route.operation].payload for route in COMMAND_ROUTES}
-    modes: list[Any] = [(model, "validation") for model in sorted(payloads, key=lambda m: m.__name__)]
+    modes: list[Any] = [
+        (model, "validation") for model in sorted(payloads, key=lambda m: m.__name__)
+    ]
     modes += [(PatientResource, "serialization"), (ProblemDetails, "serialization")]
     _, schema = models_json_schema(modes, ref_template=_REF + "{model}")
     found: dict[str, Any] = schema["$defs"]
@@ -232,7 +234,11 @@ def _get_patient() -> dict[str, Any]:
         "responses": responses
         | _keyed(
             problems(
-                "UNAUTHENTICATED", "FORBIDDEN", "NOT_FOUND", "VALIDATION_FAILED", "UNAVAILABLE",
+                "UNAUTHENTICATED",
+                "FORBIDDEN",
+                "NOT_FOUND",
+                "VALIDATION_FAILED",
+                "UNAVAILABLE",
                 "TOO_MANY_REQUESTS",
             )
         ),

@@ -1,5 +1,6 @@
 """For operators: is it alive, is it ready, how does it do; and the pages for people."""
 
+import asyncio
 from typing import Any
 
 import psycopg
@@ -11,11 +12,14 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from registration.api import pages
 from registration.api.metrics import Metrics
 from registration.api.problems import PROBLEMS
-from registration.api.requests import services
+from registration.api.requests import detached, services
 from registration.domain.errors import not_found
 from registration.projections import runner
 
 router = APIRouter(tags=["operations"])
+
+_PATIENCE = 1.0
+"""Seconds that a probe waits for the database before it says that there is none."""
 
 
 @router.get("/livez", operation_id="livez", summary="Whether this process answers")
@@ -65,10 +69,14 @@ async def metrics(request: Request) -> Response:
 
 async def _read_models(request: Request) -> list[dict[str, Any]] | None:
     """Return a row a read model, over all tenants; ``None`` when the database is away."""
-    try:
+
+    async def query() -> list[runner.ReadModelStatus]:
         async with services(request).views.connection() as connection:
-            return [_row(status) for status in await runner.status(connection)]
-    except (psycopg.OperationalError, PoolTimeout):
+            return await runner.status(connection)
+
+    try:
+        return [_row(status) for status in await asyncio.wait_for(detached(query()), _PATIENCE)]
+    except (psycopg.OperationalError, PoolTimeout, TimeoutError):
         return None
 
 

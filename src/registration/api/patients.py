@@ -1,14 +1,16 @@
 """Reading patients: one, as it is or as it stood; its parts; its history; the search."""
 
 import re
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import orjson
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, ConfigDict, Field
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+from psycopg_pool import AsyncConnectionPool
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic.alias_generators import to_camel
 from starlette.requests import Request
 from starlette.responses import Response
@@ -18,6 +20,7 @@ from registration.api.openapi import problems
 from registration.api.requests import (
     Reader,
     authenticated,
+    detached,
     path_id,
     services,
 )
@@ -25,11 +28,11 @@ from registration.api.wire import FoundPatients, History
 from registration.domain.errors import DomainError, invalid, not_found
 from registration.domain.patient_resource import Patient
 from registration.eventstore.records import RecordedEvent
-from registration.eventstore.store import LoadRequest
+from registration.eventstore.store import LATEST, LoadRequest
 from registration.gate import require_scope
 from registration.projections.runner import wait_for
 from registration.projections.search import NAME
-from registration.projections.search_query import SearchQuery, search
+from registration.projections.search_query import SearchPage, SearchQuery, search
 
 router = APIRouter()
 
@@ -51,15 +54,15 @@ async def get_patient(request: Request) -> Response:
     require_scope(caller.scopes, "patient:read")
     patient_id = path_id(request, "id", "patient")
     as_of, version = _moment(request)
-    until = {} if version is None else {"until": version}
     loaded = await services(request).store.load(
-        LoadRequest(caller.tenant, patient_id, **until)
+        LoadRequest(caller.tenant, patient_id, until=version or LATEST)
     )
     history = [r for r in loaded.events if as_of is None or r.recorded_at <= as_of]
     if not history or (version is not None and history[-1].version != version):
         raise not_found("patient" if version is None else "version of the patient")
     etag = f'"{history[-1].version}"'
-    if etag in request.headers.get("if-none-match", ""):
+    seen = request.headers.get("if-none-match", "")
+    if etag in seen or seen.strip() == "*":
         return Response(status_code=304, headers={"ETag": etag})
     body = Patient(patient_id, history).json()
     return Response(body, 200, {"ETag": etag}, "application/json")
@@ -113,6 +116,13 @@ class Page(BaseModel):
         int | None,
         Field(ge=0, lt=2**63, description="Wait up to 2 s until the answer includes this position"),
     ] = None
+
+    @field_validator("*")
+    @classmethod
+    def _storable(cls, value: Any) -> Any:
+        if isinstance(value, str) and "\0" in value:
+            raise ValueError("holds a NUL character")
+        return value
 
 
 @router.get(
@@ -184,14 +194,21 @@ async def entry(
 class PatientSearch(Page):
     """What to search patients by; all given criteria must hold."""
 
-    name: Annotated[str | None, Field(max_length=200, description="Words of the name, any order")] = None
+    name: Annotated[
+        str | None, Field(max_length=200, description="Words of the name, any order")
+    ] = None
     family: Annotated[str | None, Field(max_length=200)] = None
     given: Annotated[str | None, Field(max_length=200)] = None
     birth_date: Annotated[
-        str | None, Field(pattern=r"^\d{4}(-\d{2}(-\d{2})?)?$", description="FHIR date; a year or month finds all in it")
+        str | None,
+        Field(
+            pattern=r"^\d{4}(-\d{2}(-\d{2})?)?$",
+            description="FHIR date; a year or month finds all in it",
+        ),
     ] = None
     identifier: Annotated[
-        str | None, Field(max_length=401, pattern=r"^[^|\s]+\|.+$", description="system|value, exact")
+        str | None,
+        Field(max_length=401, pattern=r"^[^|\s]+\|.+$", description="system|value, exact"),
     ] = None
     gender: Literal["male", "female", "other", "unknown"] | None = None
     facility: Annotated[str | None, Field(max_length=64)] = None
@@ -213,14 +230,19 @@ async def search_patients(
     request: Request, caller: Reader, query: Annotated[PatientSearch, Query()]
 ) -> Response:
     """Search the read model; ``minPosition`` makes it include what the caller wrote."""
-    async with services(request).views.connection() as connection:
-        if query.min_position is not None and not await wait_for(
-            connection, NAME, caller.tenant, query.min_position, _POSITION_WAIT
-        ):
-            raise DomainError("READ_MODEL_BEHIND", "The search has not reached minPosition yet.")
-        asked = query.model_dump(exclude={"min_position"})
-        page = await search(connection, caller.tenant, SearchQuery(**asked))
+    page = await detached(_search(services(request).views, caller.tenant, query))
     return _json({"items": page.items, "next": page.next})
+
+
+async def _search(
+    views: AsyncConnectionPool[AsyncConnection[TupleRow]], tenant: str, query: PatientSearch
+) -> SearchPage:
+    position = query.min_position
+    if position and not await wait_for(views, NAME, tenant, position, _POSITION_WAIT):
+        raise DomainError("READ_MODEL_BEHIND", "The search has not reached minPosition yet.")
+    asked = SearchQuery(**query.model_dump(exclude={"min_position"}))
+    async with views.connection() as connection:
+        return await search(connection, tenant, asked)
 
 
 def _json(value: Any, headers: dict[str, str] | None = None) -> Response:

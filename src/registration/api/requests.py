@@ -1,7 +1,8 @@
 """What every endpoint reads from a request: the caller, the headers, the body."""
 
+import asyncio
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
@@ -14,7 +15,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool
 from pydantic import ValidationError
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from registration.api.auth import Authenticator, Caller
 from registration.domain.context import Context
@@ -25,6 +26,7 @@ from registration.gate import Gate, require_scope
 from registration.settings import Settings
 
 Payload = TypeVar("Payload", bound=Model)
+Result = TypeVar("Result")
 
 LONGEST_KEY = 255
 _FUTURE_MS = 24 * 60 * 60 * 1000
@@ -56,6 +58,31 @@ def services(request: Request) -> Services:
     """Return the application's services."""
     found: Services = request.app.state.services
     return found
+
+
+async def detached(work: Coroutine[Any, Any, Result]) -> Result:
+    """Return what ``work`` returns; the request's deadline ends the waiting, not the work.
+
+    Cancelling a psycopg query talks to the server, which may be what hangs: so past the deadline
+    it is left to end by itself.
+    """
+    task = asyncio.create_task(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        _left.add(task)
+        task.add_done_callback(_forget)
+        task.cancel()
+        raise
+
+
+_left: set[asyncio.Task[Any]] = set()
+
+
+def _forget(task: asyncio.Task[Any]) -> None:
+    _left.discard(task)
+    if not task.cancelled():
+        task.exception()  # looked at, so that asyncio does not report it as never retrieved
 
 
 async def authenticated(request: Request) -> Caller:
@@ -95,11 +122,14 @@ async def read_body(request: Request, limit: int, media_types: frozenset[str]) -
     if length.isdigit() and int(length) > limit:
         raise _too_large(limit)
     chunks, size = [], 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > limit:
-            raise _too_large(limit)
-        chunks.append(chunk)
+    try:
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > limit:
+                raise _too_large(limit)
+            chunks.append(chunk)
+    except ClientDisconnect:
+        raise DomainError("MALFORMED_REQUEST", "The body broke off.") from None
     return b"".join(chunks)
 
 
@@ -151,10 +181,10 @@ def if_match(request: Request) -> int | None:
 
     Raises ``MALFORMED_REQUEST`` for anything but one strong entity tag of a version.
     """
-    stated = request.headers.get("if-match")
+    stated = _header(request, "if-match")
     if stated is None:
         return None
-    match = _ETAG.fullmatch(stated.strip())
+    match = _ETAG.fullmatch(stated)
     if match is None:
         raise DomainError(
             "MALFORMED_REQUEST", 'If-Match takes one version as an entity tag, such as "7".'
@@ -167,26 +197,36 @@ def idempotency_key(request: Request) -> str | None:
 
     A UUID counts as one whatever its case. Raises ``MALFORMED_REQUEST``.
     """
-    stated = request.headers.get("idempotency-key")
+    stated = _header(request, "idempotency-key")
     if stated is None:
         return None
-    stated = stated.strip()
     quoted = _QUOTED.fullmatch(stated)
     key = quoted[1] if quoted else stated
     if not quoted and stated.startswith('"'):
         key = _structured_string(stated)
-    if not key or len(key) > LONGEST_KEY or not (quoted or stated[0] == '"' or _BARE.fullmatch(key)):
+    if (
+        not key
+        or len(key) > LONGEST_KEY
+        or not (quoted or stated[0] == '"' or _BARE.fullmatch(key))
+    ):
         raise DomainError(
             "MALFORMED_REQUEST", f"Idempotency-Key is a string of 1 to {LONGEST_KEY} characters."
         )
     return key.lower() if _UUID.fullmatch(key) else key
 
 
+def _header(request: Request, name: str) -> str | None:
+    """Return a header's value; of several lines the list that they stand for (RFC 9110, 5.3)."""
+    lines = request.headers.getlist(name)
+    return ", ".join(lines).strip() if lines else None
+
+
 def _structured_string(stated: str) -> str | None:
     try:
-        value, parameters = http_sf.parse(stated.encode(), tltype="item")
+        item: Any = http_sf.parse(stated.encode(), tltype="item")
     except ValueError:
         return None
+    value, parameters = item
     return value if isinstance(value, str) and not parameters else None
 
 

@@ -14,9 +14,8 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
-from io import BufferedReader
 from pathlib import Path
-from typing import IO, Annotated, Any, cast
+from typing import IO, TYPE_CHECKING, Annotated, Any, cast
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 import orjson
@@ -39,6 +38,9 @@ from registration.domain.patient import decide_register
 from registration.eventstore.store import EventStore, LoadRequest, StoreUnavailableError
 from registration.fhir import Mapped, map_patient
 from registration.gate import Command, Gate, Refusal
+
+if TYPE_CHECKING:
+    from io import BufferedReader
 
 IN_FLIGHT = 768
 """Lines at work at once: thrice what one append call takes, so that the next call is ready."""
@@ -265,12 +267,14 @@ def open_lines(file: str) -> Iterator[Lines]:
     standard_input = file == "-"
     try:
         raw = sys.stdin.buffer if standard_input else Path(file).open("rb")  # noqa: SIM115 (below)
-        head = raw.peek(len(_GZIP))[: len(_GZIP)]
+        head = cast("BufferedReader", raw).peek(len(_GZIP))[: len(_GZIP)]
         size = None if standard_input else Path(file).stat().st_size
     except OSError as error:
         raise CommandError(f"cannot read {file}: {error.strerror}") from error
     with nullcontext() if standard_input else raw:
-        yield Lines(cast("IO[bytes]", gzip.open(raw)) if head == _GZIP else raw, raw, size)
+        yield Lines(
+            cast("IO[bytes]", gzip.GzipFile(fileobj=raw)) if head == _GZIP else raw, raw, size
+        )
 
 
 class Report:
@@ -488,13 +492,10 @@ def _writer(
         file = errors.open("wb")
     except OSError as error:
         raise CommandError(f"cannot write {errors}: {error.strerror}") from error
+
+    def write(line: int, code: str, path: str, message: str) -> None:
+        fault = {"line": line, "code": code, "path": path, "message": message}
+        file.write(orjson.dumps(fault) + b"\n")
+
     with file:
-        yield (
-            lambda line, code, path, message: (
-                file.write(
-                    orjson.dumps({"line": line, "code": code, "path": path, "message": message})
-                    + b"\n"
-                )
-                and None
-            )
-        )
+        yield write

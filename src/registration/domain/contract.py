@@ -1,4 +1,4 @@
-"""The sync contract's conflict table, as data: the one place that says which rule a command follows.
+"""The sync contract's conflict table, as data: the one place that says what rule a command has.
 
 The command gate, the HTTP routes, the OpenAPI document, ``GET /v1/sync/contract``, the
 documentation page and the tests read :data:`RULES`; nothing else in the code repeats it.

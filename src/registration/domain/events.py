@@ -21,7 +21,6 @@ from registration.domain.resources import (
     NextOfKin,
 )
 
-
 _MEMBERS = {
     Touch.NAMES: "/names",
     Touch.IDENTIFIERS: "/identifiers",

@@ -1,4 +1,4 @@
-"""Which decision answers which operation: the rows of the conflict table that can be carried out."""
+"""Which decision answers which operation: the rows of the conflict table that are built."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -39,9 +39,7 @@ HANDLERS: dict[Operation, Handler] = {
         commands.UpdateDemographics, patient.decide_update_demographics
     ),
     Operation.ADD_NAME: Handler(commands.AddName, patient.decide_add_name, adds="names"),
-    Operation.REPLACE_NAME: Handler(
-        commands.ReplaceName, patient.decide_replace_name, entry=True
-    ),
+    Operation.REPLACE_NAME: Handler(commands.ReplaceName, patient.decide_replace_name, entry=True),
     Operation.RETIRE_NAME: Handler(commands.Reason, patient.decide_retire_name, entry=True),
     Operation.ADD_IDENTIFIER: Handler(
         commands.AddIdentifier, patient.decide_add_identifier, adds="identifiers"
@@ -58,9 +56,7 @@ HANDLERS: dict[Operation, Handler] = {
 }
 
 
-def claims(
-    state: patient.PatientState | None, event: Event
-) -> Iterator[tuple[str, str, bool]]:
+def claims(state: patient.PatientState | None, event: Event) -> Iterator[tuple[str, str, bool]]:
     """Yield (system, value, taken) for each identifier that the event takes or gives back.
 
     ``state`` is the state before the event.

@@ -273,9 +273,7 @@ def _what_is_missing(said: NameInput, path: str) -> tuple[str, str]:
 def _clean_list(texts: tuple[str, ...], path: str, member: str) -> tuple[str, ...]:
     if not texts:
         return texts
-    return tuple(
-        [clean_text(text, f"{path}/{member}/{index}") for index, text in enumerate(texts)]
-    )
+    return tuple([clean_text(text, f"{path}/{member}/{index}") for index, text in enumerate(texts)])
 
 
 def _refuse_mixed_words(name: Name, path: str) -> None:

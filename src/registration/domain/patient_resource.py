@@ -72,8 +72,7 @@ class Patient:
 
     def json(self) -> bytes:
         """Return the wire's patient, encoded."""
-        made = self._resource()
-        return made.__pydantic_serializer__.to_json(made, by_alias=True, exclude_none=True)
+        return self._resource().encoded()
 
     def _resource(self) -> "PatientResource":
         if self.state is None:

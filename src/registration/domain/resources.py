@@ -13,8 +13,12 @@ from pydantic.alias_generators import to_camel
 
 ShortText = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 LongText = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
-Code = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._:/-]+$")]
-Facility = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")]
+Code = Annotated[
+    str, StringConstraints(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._:/-]+$")
+]
+Facility = Annotated[
+    str, StringConstraints(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")
+]
 Language = Annotated[
     str, StringConstraints(max_length=35, pattern=r"^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*$")
 ]
@@ -53,6 +57,15 @@ class Model(BaseModel):
         _set(made, "__pydantic_extra__", None)
         _set(made, "__pydantic_private__", None)
         return made
+
+    def encoded(self) -> bytes:
+        """Return this as JSON with the names of the wire, leaving out what is null.
+
+        A member of a wrong type is an error here: pydantic would warn, and print the value.
+        """
+        return self.__pydantic_serializer__.to_json(
+            self, by_alias=True, exclude_none=True, warnings="error"
+        )
 
 
 _set = object.__setattr__

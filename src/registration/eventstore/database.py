@@ -16,9 +16,7 @@ _OPTIONS = (
     " -c default_transaction_isolation=read\\ committed"
 )
 
-_KEEPALIVES = (
-    "-c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2 -c tcp_keepalives_count=3"
-)
+_KEEPALIVES = "-c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2 -c tcp_keepalives_count=3"
 
 
 def pool(

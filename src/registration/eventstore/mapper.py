@@ -21,7 +21,7 @@ for _topic, _event in TOPICS.items():
 
 
 class UnknownTopicError(Exception):
-    """The log holds a topic that this program does not know: it is older than the log."""
+    """The log holds a topic, or a version of one, that this program is too old to know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +48,14 @@ class StoredState(Protocol):
 def encode(event: Event) -> bytes:
     """Return the stored JSON of an event: wire names, no nulls, the class version where not 1."""
     if event.class_version == 1:
-        return event.__pydantic_serializer__.to_json(event, by_alias=True, exclude_none=True)
-    state = event.model_dump(mode="json", by_alias=True, exclude_none=True)
-    return orjson.dumps(state | {"class_version": event.class_version})
+        return event.encoded()
+    return orjson.dumps(orjson.loads(event.encoded()) | {"class_version": event.class_version})
 
 
 def decode(topic: str, data: bytes) -> Event:
     """Return the event that the stored JSON says, upcast to the newest shape of its class.
 
-    Raises :class:`UnknownTopicError` for a topic that no class has.
+    Raises :class:`UnknownTopicError` for a topic that no class has, or a later version of one.
     """
     try:
         event = TOPICS[topic]
@@ -69,6 +68,8 @@ def decode(topic: str, data: bytes) -> Event:
 
 def _upcast(event: type[Event], state: dict[str, Any]) -> dict[str, Any]:
     version = state.pop("class_version", 1)
+    if version > event.class_version:
+        raise UnknownTopicError(f"class version {version}")
     while version < event.class_version:
         getattr(event, f"upcast_v{version}_v{version + 1}")(state)
         version += 1

@@ -164,7 +164,9 @@ class StreamRecorder(library.AggregateRecorder):
         return [StoredEvent(*row) for row in rows]
 
     def _query(
-        self, query: LiteralString | sql.Composed, arguments: Mapping[str, object] | Sequence[object]
+        self,
+        query: LiteralString | sql.Composed,
+        arguments: Mapping[str, object] | Sequence[object],
     ) -> list[TupleRow]:
         with _library_errors(), self._pool.connection() as connection:
             return connection.execute(query, arguments, binary=True).fetchall()

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from hashlib import sha256
-from struct import Struct
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -35,12 +34,18 @@ def event_digest(
     raw_tenant = tenant.encode()
     raw_topic = topic.encode()
     canonical = (
-        len(raw_tenant).to_bytes(4, "big"), raw_tenant,
-        b"\0\0\0\x10", stream_id.bytes,
-        b"\0\0\0\x08", version.to_bytes(8, "big"),
-        len(raw_topic).to_bytes(4, "big"), raw_topic,
-        len(metadata).to_bytes(4, "big"), metadata,
-        len(data).to_bytes(4, "big"), data,
+        len(raw_tenant).to_bytes(4, "big"),
+        raw_tenant,
+        b"\0\0\0\x10",
+        stream_id.bytes,
+        b"\0\0\0\x08",
+        version.to_bytes(8, "big"),
+        len(raw_topic).to_bytes(4, "big"),
+        raw_topic,
+        len(metadata).to_bytes(4, "big"),
+        metadata,
+        len(data).to_bytes(4, "big"),
+        data,
     )
     return sha256(b"".join(canonical)).digest()
 

@@ -37,7 +37,8 @@ Result = TypeVar("Result")
 MAX_BATCH = 256
 """Requests in one call; past some hundreds a call gains nothing and only delays its first."""
 
-_NO_LIMIT = 2**31 - 1
+LATEST = 2**31 - 1
+"""Stands for the newest version, whichever it is."""
 
 _APPEND = """
 SELECT * FROM append(%b::text, %b::timestamptz, %b::interval,
@@ -71,7 +72,7 @@ class LoadRequest:
     stream_id: UUID | None
     key: UUID | None = None
     after: int = 0
-    until: int = _NO_LIMIT
+    until: int = LATEST
 
 
 class Lane(Generic[Request, Answer]):
@@ -302,8 +303,15 @@ class EventStore:
             elif request.stream_id is not None:
                 events[i - 1].append(
                     RecordedEvent(
-                        request.tenant, position, request.stream_id, version,
-                        topic, data, metadata, at, digest,
+                        request.tenant,
+                        position,
+                        request.stream_id,
+                        version,
+                        topic,
+                        data,
+                        metadata,
+                        at,
+                        digest,
                     )
                 )
         return [Loaded(e, o) for e, o in zip(events, outcomes, strict=True)]

@@ -145,17 +145,19 @@ class Patient:
         )
 
     def pair_rows(self) -> set[Row]:
-        """Return the rows of ``name_pair``."""
+        """Return the rows of ``name_pair``; ids as text, since most go into a COPY."""
+        tenant, patient_id, birth_date = self.tenant, str(self.id), self.birth_date
         return {
-            (self.tenant, word, role, other, self.id, self.birth_date)
+            (tenant, word, role, other, patient_id, birth_date)
             for name in self.names.values()
-            for word, role, other in search_keys.pairs(search_keys.words_of(name))
+            for word, role, other in search_keys.pairs_of(name)
         }
 
     def identifier_rows(self) -> set[Row]:
         """Return the rows of ``identifier``."""
         return {
-            (self.tenant, known.system, known.value, self.id) for known in self.identifiers.values()
+            (self.tenant, known.system, known.value, str(self.id))
+            for known in self.identifiers.values()
         }
 
     @classmethod
@@ -220,26 +222,24 @@ def spelling_rows(tenant: str, words: Iterable[str]) -> list[Row]:
 
 async def copy_rows(connection: Connection, table: str, rows: Iterable[Row]) -> None:
     """Write rows, in the order of the table's columns, by COPY."""
-    text = "".join(["\t".join(map(_copied, row)) + "\n" for row in rows])
-    if not text:
-        return
-    async with connection.cursor() as cursor, cursor.copy(f"COPY {table} FROM STDIN") as copy:
-        await copy.write(text)
+    text = "\n".join(["\t".join(map(_copied, row)) for row in rows])
+    if text:
+        async with connection.cursor() as cursor, cursor.copy(f"COPY {table} FROM STDIN") as copy:
+            await copy.write(text)
 
 
 def _copied(value: object) -> str:
+    """Return a value in COPY's text format."""
     if value is None:
         return r"\N"
-    text = str(value)
-    if text.isalnum():
+    text = value if type(value) is str else str(value)
+    if text.isprintable() and "\\" not in text:
         return text
     return text.replace("\\", r"\\").replace("\t", r"\t").replace("\n", r"\n").replace("\r", r"\r")
 
 
 def _json(model: Name | Identifier) -> orjson.Fragment:
-    return orjson.Fragment(
-        model.__pydantic_serializer__.to_json(model, by_alias=True, exclude_none=True)
-    )
+    return orjson.Fragment(model.encoded())
 
 
 def _sort_key(row: Row) -> Row:
@@ -249,9 +249,9 @@ def _sort_key(row: Row) -> Row:
 def _words(event: PatientEvent) -> set[str]:
     """Return the words that an event brings; also those that a later one of the batch retires."""
     if isinstance(event, PatientRegistered):
-        return {word for name in event.names for word, _ in search_keys.words_of(name)}
+        return {pair[0] for name in event.names for pair in search_keys.pairs_of(name)}
     if isinstance(event, NameAdded | NameReplaced):
-        return {word for word, _ in search_keys.words_of(event.name)}
+        return {pair[0] for pair in search_keys.pairs_of(event.name)}
     return set()
 
 

@@ -24,8 +24,9 @@ language's habits (Wladimir), may be missed.
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import lru_cache
+from typing import NamedTuple
 
 import regex
 from anyascii import anyascii
@@ -109,25 +110,49 @@ def fold(text: str) -> tuple[str, ...]:
     return tuple([word[:LONGEST_WORD] for word in words])
 
 
-def words_of(name: Name) -> list[tuple[str, str]]:
+class Shown(NamedTuple):
+    """What of a name it is found by; a cheap stand-in for a ``Name`` that is stored as JSON."""
+
+    family: str | None
+    given: tuple[str, ...]
+    text: str | None
+    script: str
+
+
+def words_of(name: Name | Shown) -> tuple[tuple[str, str], ...]:
     """Return the folded words of a name, each with the roles it is found in (``f``, ``g``, ``fg``).
 
     Words of ``text`` that are in no other part may be either. Prefixes and suffixes are no names.
     """
+    return _words(name.family, name.given, name.text, name.script)
+
+
+def pairs_of(name: Name | Shown) -> tuple[tuple[str, str, str], ...]:
+    """Return the rows a name is found by: (word, its role, another word of the name).
+
+    Any two words of a name find it, in any order; a name of one word is paired with nothing.
+    """
+    return _pairs(_words(name.family, name.given, name.text, name.script))
+
+
+@lru_cache(maxsize=10_000)
+def _words(
+    family: str | None, given: tuple[str, ...], text: str | None, script: str
+) -> tuple[tuple[str, str], ...]:
     roles: dict[str, str] = {}
-    if name.family is not None:
-        _add(roles, fold(name.family), FAMILY)
-    if name.given:
-        _add(roles, [word for part in name.given for word in fold(part)], GIVEN)
-    if name.text is not None:
-        for word in fold(name.text):
+    if family is not None:
+        _add(roles, fold(family), FAMILY)
+    if given:
+        _add(roles, [word for part in given for word in fold(part)], GIVEN)
+    if text is not None:
+        for word in fold(text):
             if word not in roles:
                 _add(roles, (word,), FAMILY + GIVEN)
-                if not name.family:
+                if family is None:
                     _add(roles, _split_han(word), FAMILY + GIVEN)
-    if name.script in _UNSPACED and name.family is not None and name.given:
-        _add(roles, fold(name.family + "".join(name.given)), FAMILY + GIVEN)
-    return list(roles.items())[:MOST_WORDS]
+    if script in _UNSPACED and family is not None and given:
+        _add(roles, fold(family + "".join(given)), FAMILY + GIVEN)
+    return tuple(list(roles.items())[:MOST_WORDS])
 
 
 _UNSPACED = frozenset({"Hani", "Hans", "Hant", "Jpan", "Kore", "Hang"})
@@ -157,23 +182,20 @@ def _note(roles: dict[str, str], word: str, role: str) -> None:
         roles[word] = FAMILY + GIVEN
 
 
-def pairs(words: list[tuple[str, str]]) -> Iterator[tuple[str, str, str]]:
-    """Yield the rows a name is found by: (word, its role, another word of the name).
-
-    Any two words of a name find it, in any order; a name of one word is paired with nothing.
-    """
+@lru_cache(maxsize=10_000)
+def _pairs(words: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str, str], ...]:
     if len(words) == 1:
         ((word, roles),) = words
-        for role in roles:
-            yield word, role, ""
-        return
-    for at, (word, roles) in enumerate(words):
-        for other_at, (other, _) in enumerate(words):
-            far = at >= FULLY_PAIRED or other_at >= FULLY_PAIRED
-            if at == other_at or (far and at and other_at):
-                continue
-            for role in roles:
-                yield word, role, other
+        return tuple([(word, role, "") for role in roles])
+    return tuple(
+        [
+            (word, role, other)
+            for at, (word, roles) in enumerate(words)
+            for other_at, (other, _) in enumerate(words)
+            if at != other_at and (max(at, other_at) < FULLY_PAIRED or 0 in {at, other_at})
+            for role in roles
+        ]
+    )
 
 
 def asked_words(text: str) -> list[str]:
@@ -301,8 +323,19 @@ def _variants(word: str, plain: str) -> list[str]:
 
 
 _SOUND = {
-    "ph": "f", "ck": "k", "ch": "k", "kh": "k", "gh": "k", "sh": "s", "zh": "s", "ts": "s",
-    "th": "t", "dh": "d", "dj": "j", "tch": "k", "x": "ks",
+    "ph": "f",
+    "ck": "k",
+    "ch": "k",
+    "kh": "k",
+    "gh": "k",
+    "sh": "s",
+    "zh": "s",
+    "ts": "s",
+    "th": "t",
+    "dh": "d",
+    "dj": "j",
+    "tch": "k",
+    "x": "ks",
 }
 _SOUNDS = re.compile("|".join(sorted(_SOUND, key=len, reverse=True)))
 _LETTERS = str.maketrans("gqczvbp", "kkksfff")

@@ -1,0 +1,70 @@
+"""``python -m benchmarks``: everything in one run on one machine."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from benchmarks import append, http, imports, limit, machine, projection, results
+from benchmarks.bench import Bench, started
+
+_RESULTS = Path(__file__).with_name("RESULTS.md")
+
+
+def _search(bench: Bench) -> None:
+    from benchmarks import search_http
+
+    search_http.run(bench)
+
+
+# In this order: append and http are held against the limit, which stands before and after http.
+PARTS: dict[str, Callable[[Bench], None]] = {
+    "limit": lambda bench: limit.run(bench, "before HTTP"),
+    "append": append.run,
+    "http": http.run,
+    "projection": projection.run,
+    "imports": imports.run,
+    "search": _search,
+}
+
+
+def main(
+    only: Annotated[
+        str, typer.Option(help=f"Parts, separated by commas, of: {', '.join(PARTS)}.")
+    ] = "",
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A smoke test: short, and no figure means anything.")
+    ] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Where to write the page. [default: RESULTS.md, of a whole run only]"),
+    ] = None,
+) -> None:
+    """Measure, print a table, and write benchmarks/RESULTS.md."""
+    console = Console(width=None if Console().is_terminal else 200)
+    chosen = [name.strip() for name in only.split(",") if name.strip()] or list(PARTS)
+    unknown = set(chosen) - PARTS.keys()
+    if unknown:
+        raise typer.BadParameter(f"there is no part named {', '.join(sorted(unknown))}")
+    if "append" in chosen and "limit" not in chosen:
+        chosen.append("limit")
+    with started(console, quick=quick) as bench:
+        described = machine.describe(bench)
+        for name, part in PARTS.items():
+            if name in chosen:
+                part(bench)
+    results.show(bench.results, console)
+    if output is None and not quick and not only:
+        output = _RESULTS
+    if output is not None:
+        output.write_text(results.markdown(bench.results, described, "make bench"))
+        console.print(f"written to {output}")
+    missed = bench.results.missed()
+    if missed and not quick:
+        console.print(f"{len(missed)} target(s) missed", style="bold red")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,274 @@
+"""How candidates are read: filters, and one walk through ``name_pair`` for each tier.
+
+Any two words of a name are a row of ``name_pair``, so a walk along its primary key meets the rows
+of a tier in the order of the results, and stops when the page is full.
+"""
+
+# ruff: noqa: S608  (statements are put together from constants of this module alone)
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import orjson
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+
+from registration.domain.errors import invalid
+from registration.projections.search_keys import FAMILY, GIVEN
+from registration.projections.search_ranking import (
+    ALIKE,
+    EXACT,
+    LONGEST_TEXT,
+    MISSPELT,
+    TIERS,
+    Asked,
+    Place,
+    Word,
+)
+
+_MOST_PAIRS = 1_200
+_LAST = "\U0010ffff"
+
+COLUMNS = "p.id, p.version, p.active, p.document"
+"""What is read of a patient (alias ``p``); see :class:`Candidate`."""
+
+
+class Candidate(NamedTuple):
+    id: UUID
+    version: int
+    active: bool
+    shown: dict[str, Any]
+
+    @classmethod
+    def of(cls, row: Sequence[Any]) -> "Candidate":
+        return cls(row[0], row[1], row[2], orjson.loads(row[3]))
+
+
+_BIRTH_DATE = re.compile(r"\d{4}(-\d{2}(-\d{2})?)?", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """What is asked for besides the name."""
+
+    tenant: str
+    equal: dict[str, str]
+    inactive: bool
+    born: str
+    identifier: tuple[str, list[str]] | None
+
+    @classmethod
+    def of(
+        cls,
+        tenant: str,
+        *,
+        gender: str | None,
+        facility: str | None,
+        birth_date: str | None,
+        identifier: str | None,
+        inactive: bool,
+    ) -> "Filters":
+        """Read the criteria as they came; raises ``VALIDATION_FAILED`` for what makes no sense."""
+        equal = {
+            column: value[:LONGEST_TEXT]
+            for column, value in (("gender", gender), ("facility", facility))
+            if value
+        }
+        born = birth_date or ""
+        if born and not _BIRTH_DATE.fullmatch(born):
+            raise invalid("/birthDate", "A birth date is YYYY, YYYY-MM or YYYY-MM-DD.")
+        return cls(tenant, equal, inactive, born, _identifier(identifier) if identifier else None)
+
+    def admit(self, patient: "Candidate") -> bool:
+        """Whether a patient meets them all, the identifier aside."""
+        return (
+            (patient.active or self.inactive)
+            and all(patient.shown[column] == value for column, value in self.equal.items())
+            and (patient.shown["birthDate"] or "").startswith(self.born)
+        )
+
+    @property
+    def conditions(self) -> str:
+        """The conditions on ``patient`` (alias ``p``) that SQL has to check before it counts."""
+        return "".join(f" AND p.{column} = %({column})s" for column in self.equal)
+
+    def condition_on_birth(self, alias: str) -> str:
+        """The condition on the birth date; a partial one is the beginning of all dates in it."""
+        if not self.born:
+            return ""
+        return f" AND {alias}.birth_date BETWEEN %(born)s AND %(born_until)s"
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        until = self.born if len(self.born) == 10 else self.born + "-99"
+        return {"tenant": self.tenant, "born": self.born, "born_until": until, **self.equal}
+
+
+def _identifier(text: str) -> tuple[str, list[str]]:
+    system, bar, value = text[:1000].partition("|")
+    value = " ".join(unicodedata.normalize("NFC", value).split())
+    if not (bar and system and value):
+        raise invalid("/identifier", "An identifier is asked for as system|value.")
+    # Systems with a check keep the compact form; people type the printed one.
+    return system, [value, re.sub(r"[ ./-]", "", value)]
+
+
+_PATIENT_OF_PAIR = """
+ CROSS JOIN LATERAL (
+    SELECT * FROM search.patient WHERE tenant = %(tenant)s AND id = k.patient_id OFFSET 0
+ ) AS p"""
+_ORDER = "k.word, k.role, k.other, k.patient_id"
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """One tier's way through ``name_pair``: its leading words, and what stands beside them.
+
+    ``leads`` are (word, other word or none, cost); with ``until`` there is one, the first word of
+    a range. ``others`` is the range of the other word where there is one.
+    """
+
+    leads: list[tuple[str, str | None, int]]
+    role: str
+    until: str | None = None
+    others: tuple[str, str] | None = None
+
+    async def read(
+        self,
+        connection: AsyncConnection[TupleRow],
+        filters: Filters,
+        begin: Place | None,
+        step: int,
+    ) -> list[TupleRow]:
+        """Return up to ``step`` rows after ``begin``: cost, word, role, other, patient."""
+        parameters = filters.parameters
+        if begin is not None:
+            for name in ("cost", "word", "role", "other", "id"):
+                parameters[f"begin_{name}"] = getattr(begin, name)
+        conditions = filters.condition_on_birth("k")
+        if self.others is not None:
+            conditions += " AND k.other BETWEEN %(low)s AND %(high)s"
+            parameters["low"], parameters["high"] = self.others
+        parameters["roles"] = [self.role] if self.role else [FAMILY, GIVEN]
+        along = self._along if len(self.leads) == 1 else self._through
+        pairs = along(parameters, conditions, filters.conditions, begin is not None, step)
+        statement = f"""
+SELECT k.cost, k.word, k.role, k.other, {COLUMNS} FROM ({pairs}) AS k {_PATIENT_OF_PAIR}
+ ORDER BY k.cost, {_ORDER}"""
+        cursor = await connection.execute(statement, parameters)
+        return await cursor.fetchall()
+
+    def _along(
+        self, parameters: dict[str, Any], conditions: str, of_patient: str, goes_on: bool, step: int
+    ) -> str:
+        """Walk along one word, or a range of words."""
+        ((word, other, cost),) = self.leads
+        parameters.update(word=word, beside=other, until=self.until, cost=cost)
+        if other is not None:
+            conditions += " AND k.other = %(beside)s"
+        if self.until is not None:
+            lead = "k.word BETWEEN %(word)s AND %(until)s"
+            after = "(k.word, k.role, k.other, k.patient_id)"
+            after += " > (%(begin_word)s, %(begin_role)s, %(begin_other)s, %(begin_id)s)"
+        else:
+            lead = "k.word = %(word)s"
+            after = "(k.role, k.other, k.patient_id)"
+            after += " > (%(begin_role)s, %(begin_other)s, %(begin_id)s)"
+        # Any role, and no other word to look for: the walk is in order without naming roles.
+        if self.role:
+            lead += " AND k.role = %(role)s"
+            parameters["role"] = self.role
+        elif self.until is None and (other is not None or self.others is not None):
+            lead += " AND k.role = ANY(%(roles)s)"
+        if goes_on:
+            conditions += f" AND {after}"
+        return f"""
+SELECT %(cost)s::int AS cost, {_ORDER}
+  FROM search.name_pair AS k {_PATIENT_OF_PAIR if of_patient else ""}
+ WHERE k.tenant = %(tenant)s AND {lead}{conditions}{of_patient}
+ ORDER BY {_ORDER} LIMIT {step}"""
+
+    def _through(
+        self, parameters: dict[str, Any], conditions: str, of_patient: str, goes_on: bool, step: int
+    ) -> str:
+        """Walk through a list of words, cheapest first."""
+        words, others, costs = map(list, zip(*self.leads, strict=True))
+        parameters.update(words=words, besides=others, costs=costs)
+        if others[0] is not None:
+            conditions += " AND k.other = x.other"
+        skipped = ""
+        if goes_on:
+            skipped = """ WHERE (x.cost, x.word COLLATE "C") >= (%(begin_cost)s, %(begin_word)s)"""
+            conditions += """
+   AND ((x.cost, x.word COLLATE "C") > (%(begin_cost)s, %(begin_word)s)
+        OR (k.role, k.other, k.patient_id) > (%(begin_role)s, %(begin_other)s, %(begin_id)s))"""
+        return f"""
+SELECT x.cost, {_ORDER}
+  FROM unnest(%(words)s::text[], %(besides)s::text[], %(costs)s::int[]) AS x (word, other, cost)
+ CROSS JOIN LATERAL (
+    SELECT {_ORDER} FROM search.name_pair AS k {_PATIENT_OF_PAIR if of_patient else ""}
+     WHERE k.tenant = %(tenant)s AND k.word = x.word AND k.role = ANY(%(roles)s)
+           {conditions}{of_patient}
+     ORDER BY k.role, k.other, k.patient_id LIMIT {step}
+ ) AS k
+ {skipped}
+ ORDER BY x.cost, {_ORDER} LIMIT {step}"""
+
+
+def walk_of(asked: Asked, tier: int) -> Walk | None:
+    """Return the walk of a tier, ``None`` where nothing can be in it."""
+    if len(asked.words) == 1:
+        return _walk_of_one(asked.words[0], tier)
+    first, second = asked.words[:2]
+    lead, beside = (second, first) if TIERS[tier].second_leads else (first, second)
+    if tier == 0:
+        return Walk([(lead.text, beside.text, 0)], lead.role)
+    if tier in {1, 2}:
+        return Walk([(lead.text, None, 0)], lead.role, others=_longer(beside.text))
+    if tier == 3:
+        low, high = _longer(lead.text)
+        return Walk([(low, None, 0)], lead.role, until=high, others=_longer(beside.text))
+    if tier in {4, 7}:
+        leads = _likely_pairs(first, second, ALIKE if tier == 4 else MISSPELT)
+        return Walk(leads, lead.role) if leads else None
+    likes = _liked(lead, ALIKE if tier in {5, 6} else MISSPELT)
+    return Walk(likes, lead.role, others=_longer(beside.text)) if likes else None
+
+
+def _walk_of_one(word: Word, tier: int) -> Walk | None:
+    if tier == 0:
+        return Walk([(word.text, None, 0)], word.role)
+    if tier == 3:
+        low, high = _longer(word.text)
+        return Walk([(low, None, 0)], word.role, until=high)
+    likes = _liked(word, ALIKE if tier == 4 else MISSPELT) if tier in {4, 7} else []
+    return Walk(likes, word.role) if likes else None
+
+
+def _longer(word: str) -> tuple[str, str]:
+    """Return the first and the last word that begin with ``word`` and go on."""
+    return word + "0", word + _LAST
+
+
+def _liked(word: Word, how: int) -> list[tuple[str, str | None, int]]:
+    """Return the words taken for one; a search by prefix takes ``text`` itself, not its like."""
+    return [(like, None, cost) for like, (met, cost) in word.likes.items() if met == how]
+
+
+def _likely_pairs(first: Word, second: Word, how: int) -> list[tuple[str, str | None, int]]:
+    """Return the pairs of words that are met no better and no worse than ``how``, best first."""
+    ways = [
+        [(word.text, EXACT, 0), *((like, met, cost) for like, (met, cost) in word.likes.items())]
+        for word in (first, second)
+    ]
+    likely = [
+        (cost + other_cost, word, other)
+        for word, met, cost in ways[0]
+        for other, other_met, other_cost in ways[1]
+        if max(met, other_met) == how and word != other
+    ]
+    return [(word, other, cost) for cost, word, other in sorted(likely)[:_MOST_PAIRS]]
