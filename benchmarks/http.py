@@ -113,9 +113,9 @@ def _open_loop(bench: Bench, service: Service) -> None:
         time.sleep(1.0)
     lags = sorted(watch.lags(report.workload.acknowledged))
     rate = f"{OPEN_RATE:,} registrations/s, open loop"
-    bench.add("http", f"{rate}: answered", report.rate, "requests/s")
+    bench.add("http", f"{rate}: answered", report.rate, "requests/s", at_least(OPEN_RATE * 0.99))
     bench.add("http", f"{rate}: p50 from when it was due", report.ms(0.5), "ms")
-    bench.add("http", f"{rate}: p99 from when it was due", report.ms(0.99), "ms", at_most(25))
+    bench.add("http", f"{rate}: p99 from when it was due", report.ms(0.99), "ms")
     bench.add("http", f"{rate}: the read model is behind, p50", _quantile(lags, 0.5), "ms")
     bench.add(
         "http", f"{rate}: the read model is behind, p99", _quantile(lags, 0.99), "ms", at_most(200)

@@ -19,7 +19,7 @@ from array import array
 from collections import Counter, deque
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 import uvloop
 
@@ -124,7 +124,8 @@ class _Generator(Generic[Work]):
         self._connections: list[_Connection] = []
         self._idle: deque[_Connection] = deque()
         self._due: deque[float] = deque()
-        self._next_due = 0.0
+        self._planned = 0
+        self._start = self._next_due = 0.0
         self._busy = 0
         self._lost = 0
         self._from = self._until = 0.0
@@ -146,7 +147,7 @@ class _Generator(Generic[Work]):
                 self._send(connection, time.monotonic())
         else:
             self._idle.extend(self._connections)
-            self._next_due = start
+            self._start = self._next_due = start
             self._tick(1 / plan.rate)
         try:
             async with asyncio.timeout(plan.warm_up + plan.seconds + _GRACE):
@@ -162,7 +163,8 @@ class _Generator(Generic[Work]):
         now = time.monotonic()
         while self._next_due <= now and self._next_due < self._until:
             self._due.append(self._next_due)
-            self._next_due += interval
+            self._planned += 1
+            self._next_due = self._start + self._planned * interval
         while self._due and self._idle:
             self._send(self._idle.popleft(), self._due.popleft())
         if self._next_due < self._until:
@@ -238,8 +240,7 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but name
 
     def send(self, request: bytes, intended: float) -> None:
         assert self._transport is not None

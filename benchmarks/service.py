@@ -43,7 +43,7 @@ def environment(**settings: str) -> dict[str, str]:
 
 
 @contextmanager
-def serving(data_dir: Path, **settings: str) -> Iterator[Service]:
+def serving(data_dir: Path, tenant: str = "default", **settings: str) -> Iterator[Service]:
     """Run the service on a free port for the length of the block, with one worker."""
     log = data_dir.parent / f"service-{time.monotonic_ns()}.log"
     env = environment(**settings)
@@ -58,7 +58,7 @@ def serving(data_dir: Path, **settings: str) -> Iterator[Service]:
         try:
             host, port = _address(process, log)
             token = subprocess.run(
-                command("token", "--role", "desk", "--data-dir", str(data_dir)),
+                command("token", "--role=desk", f"--tenant={tenant}", f"--data-dir={data_dir}"),
                 check=True,
                 capture_output=True,
                 text=True,

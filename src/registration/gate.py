@@ -264,10 +264,12 @@ def require_scope(scopes: frozenset[str], scope: str) -> None:
 
 def _attempt(command: Command, context: Context, rule: Rule) -> _Attempt:
     handler = HANDLERS[command.operation]
-    key = command.key
-    if key is None and handler.creates and command.aggregate_id is not None:
+    key = None
+    if command.key is not None:
+        key = key_hash(context.actor, command.key)
+    elif handler.creates and command.aggregate_id is not None:
         # a create with an id of the client's choosing is idempotent by that id
-        key = f"create {command.aggregate_id}"
+        key = key_hash(context.actor, "create", str(command.aggregate_id))
     metadata: dict[str, Any] = {"actor": context.actor, "operation": command.operation.value}
     if context.facility is not None:
         metadata["facility"] = context.facility
@@ -283,7 +285,7 @@ def _attempt(command: Command, context: Context, rule: Rule) -> _Attempt:
         handler,
         rule,
         command.aggregate_id or context.new_id(),
-        None if key is None else key_hash(context.actor, key),
+        key,
         None if key is None else _fingerprint(command),
         orjson.dumps(metadata),
     )

@@ -12,13 +12,13 @@ import psutil
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
+from tests.eventstore.given import TENANT, open_store, registered, request, stored
 
 from registration.eventstore.embedded import EmbeddedPostgres
 from registration.eventstore.migrations import migrate
 from registration.eventstore.records import Outcome, Stored
 from registration.eventstore.store import EventStore, StoreUnavailableError
 from registration.eventstore.verify import verify_log
-from tests.eventstore.given import TENANT, open_store, registered, request, stored
 
 
 class Proxy:

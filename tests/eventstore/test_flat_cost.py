@@ -10,18 +10,16 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
+from tests.eventstore.given import TENANT, open_store, registered, request
 
 from registration.domain.events import Event
 from registration.eventstore.records import AppendRequest, Stored
 from registration.eventstore.store import LoadRequest
-from tests.eventstore.given import TENANT, open_store, registered, request
 
 CALL = 100
 
 
-@pytest.mark.parametrize(
-    "count", [10_000, pytest.param(100_000, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("count", [10_000, pytest.param(100_000, marks=pytest.mark.slow)])
 def test_appends_at_a_flat_cost(database_url: str, count: int) -> None:
     appends, singles, loads = asyncio.run(_measure(database_url, count))
     for times in (appends, singles, loads):

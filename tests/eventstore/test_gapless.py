@@ -5,11 +5,11 @@ import random
 
 from psycopg import AsyncConnection, OperationalError
 from psycopg.rows import TupleRow
+from tests.eventstore.given import TENANT, TTL, open_store, registered, request
 
 from registration.eventstore import database
 from registration.eventstore.store import _APPEND, _columns
 from registration.eventstore.verify import verify_log
-from tests.eventstore.given import TENANT, TTL, open_store, registered, request
 
 WRITERS = 8
 SECONDS = 4.0
@@ -21,8 +21,22 @@ async def append(connection: AsyncConnection[TupleRow], count: int) -> list[int]
     events = [event for r in requests for event in r.events]
     nothing = [None] * count
     arguments = (
-        TENANT, None, TTL, nothing, nothing, [201] * count, [r.stream_id for r in requests],
-        [2] * count, nothing, [2] * count, [0] * count, *_columns(events, 6), [], [], [], [],
+        TENANT,
+        None,
+        TTL,
+        nothing,
+        nothing,
+        [201] * count,
+        [r.stream_id for r in requests],
+        [2] * count,
+        nothing,
+        [2] * count,
+        [0] * count,
+        *_columns(events, 6),
+        [],
+        [],
+        [],
+        [],
     )
     cursor = await connection.execute(_APPEND, arguments, prepare=True, binary=True)
     rows = await cursor.fetchall()

@@ -14,11 +14,6 @@ from eventsourcing.tests import persistence as library
 from psycopg import Connection
 from psycopg.rows import TupleRow
 from psycopg_pool import ConnectionPool
-
-from registration.eventstore import recorder
-from registration.eventstore.mapper import EventMapper, StreamEvent
-from registration.eventstore.recorder import LogRecorder, StreamRecorder
-from registration.eventstore.verify import verify_log
 from tests.eventstore.given import (
     META,
     TENANT,
@@ -28,6 +23,11 @@ from tests.eventstore.given import (
     request,
     stored,
 )
+
+from registration.eventstore import recorder
+from registration.eventstore.mapper import EventMapper, StreamEvent
+from registration.eventstore.recorder import LogRecorder, StreamRecorder
+from registration.eventstore.verify import verify_log
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def test_inserts_keep_the_chain_and_their_metadata(module_database_url: str) -> 
         assert log.insert_events([event], metadata={"actor": "importer"}) == [1]
         with pytest.raises(TypeError, match="tracking"):
             log.insert_events([event], tracking=1)
-        with pytest.raises(persistence.IntegrityError, match="^UniqueViolation$"):
+        with pytest.raises(persistence.IntegrityError, match=r"^UniqueViolation$"):
             log.insert_events([event])
         assert log.max_notification_id() == 1
 

@@ -8,6 +8,17 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
+from tests.eventstore.given import (
+    META,
+    TENANT,
+    TTL,
+    fill,
+    next_of_kin,
+    open_store,
+    registered,
+    request,
+    stored,
+)
 
 from registration.eventstore.records import (
     AppendRequest,
@@ -26,17 +37,6 @@ from registration.eventstore.store import (
     StoreOverloadedError,
 )
 from registration.eventstore.verify import verify_log
-from tests.eventstore.given import (
-    META,
-    TENANT,
-    TTL,
-    fill,
-    next_of_kin,
-    open_store,
-    registered,
-    request,
-    stored,
-)
 
 Scenario = Callable[[EventStore], Awaitable[None]]
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -80,14 +80,17 @@ def test_what_is_stored_is_what_is_read(database_url: str) -> None:
         events = await store.read_log(TENANT, 0, 10)
         assert [e.event for e in events] == [registered(), next_of_kin(), next_of_kin("Ngozi")]
         assert [(e.position, e.stream_id, e.version) for e in events] == [
-            (1, stream, 1), (2, stream, 2), (3, stream, 3),
+            (1, stream, 1),
+            (2, stream, 2),
+            (3, stream, 3),
         ]
         assert events[0].metadata == META
         assert events[0].meta == {"actor": "desk-1"}
         assert events[0].recorded_at < events[1].recorded_at == first.recorded_at
         assert await store.read_log(TENANT, 1, 1) == events[1:2]
         assert (await store.load(LoadRequest(TENANT, stream))).events == events
-        assert (await store.load(LoadRequest(TENANT, stream, after=1, until=2))).events == events[1:2]
+        between = await store.load(LoadRequest(TENANT, stream, after=1, until=2))
+        assert between.events == events[1:2]
         assert (await store.load(LoadRequest(TENANT, uuid4()))).events == []
         assert await store.head(TENANT) == 3
 
@@ -100,9 +103,7 @@ def test_a_key_gives_its_first_outcome_again(database_url: str) -> None:
         first = request(registered(), key=key, fingerprint=fingerprint)
         done = await store.append(TENANT, first)
         assert isinstance(done, Stored)
-        expected = Outcome(
-            None, 201, first.stream_id, 1, 1, None, done.recorded_at, late=False
-        )
+        expected = Outcome(None, 201, first.stream_id, 1, 1, None, done.recorded_at, late=False)
         # the retry of a create is another stream: only the key ties the two together
         retry = request(registered(), key=key, fingerprint=fingerprint)
         assert await store.append(TENANT, retry) == expected
@@ -169,14 +170,14 @@ def test_an_identifier_is_held_by_one_and_free_when_given_back(database_url: str
         await stored(store, registered(), stream=other, take=[("urn:x", "1"), ("urn:MRN", "4711")])
         # giving back what another holds does nothing
         await stored(store, next_of_kin(), stream=other, version=1, give=[MRN])
-        assert await store.append(
-            TENANT, request(registered(), take=[MRN])
-        ) == IdentifierConflict(holder)
+        assert await store.append(TENANT, request(registered(), take=[MRN])) == IdentifierConflict(
+            holder
+        )
         await stored(store, next_of_kin(), stream=holder, version=1, give=[MRN])
         await stored(store, next_of_kin(), stream=other, version=2, take=[MRN])
-        assert await store.append(
-            TENANT, request(registered(), take=[MRN])
-        ) == IdentifierConflict(other)
+        assert await store.append(TENANT, request(registered(), take=[MRN])) == IdentifierConflict(
+            other
+        )
 
     run(database_url, scenario)
 
@@ -307,7 +308,13 @@ def test_each_request_of_a_call_has_its_own_outcome(database_url: str) -> None:
         ]
         verdicts = await store._append(TENANT, requests)
         assert list(map(type, verdicts)) == [
-            Stored, Outcome, IdentifierConflict, VersionConflict, Stored, Stored, KeyReused,
+            Stored,
+            Outcome,
+            IdentifierConflict,
+            VersionConflict,
+            Stored,
+            Stored,
+            KeyReused,
         ]
         assert [v.position for v in verdicts if isinstance(v, Stored)] == [3, 3, 4]
         assert await log(store) == [(1, holder, 1), (2, fresh, 1), (3, fresh, 2), (4, holder, 2)]
@@ -354,7 +361,7 @@ class Calls:
     def __init__(self, store: EventStore) -> None:
         self.batches: list[Sequence[AppendRequest]] = []
         self._call = store._append
-        store._append = self  # type: ignore[method-assign,assignment]
+        store._append = self  # type: ignore[method-assign]
 
     async def __call__(self, tenant: str, requests: Sequence[AppendRequest]) -> Sequence[Verdict]:
         self.batches.append(requests)
@@ -383,12 +390,13 @@ def test_what_waits_shares_a_call(database_url: str) -> None:
 def test_what_excludes_each_other_shares_no_call(database_url: str, shared: str) -> None:
     async def scenario(store: EventStore) -> None:
         calls = Calls(store)
-        common: dict[str, Any] = {
-            "key": {"key": uuid4()}, "stream": {"stream": uuid4()}, "claim": {"take": [MRN]},
-        }[shared]
-        requests = [
-            request(registered(), **(common if n % 2 else {})) for n in range(10)
-        ]
+        choices: dict[str, dict[str, Any]] = {
+            "key": {"key": uuid4()},
+            "stream": {"stream": uuid4()},
+            "claim": {"take": [MRN]},
+        }
+        common = choices[shared]
+        requests = [request(registered(), **(common if n % 2 else {})) for n in range(10)]
         verdicts = await asyncio.gather(*(store.append(TENANT, r) for r in requests))
         assert calls.sizes == [6, 1, 1, 1, 1]
         assert sum(isinstance(v, Stored) for v in verdicts) == 6

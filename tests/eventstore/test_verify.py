@@ -5,10 +5,6 @@ from uuid import UUID
 
 import psycopg
 import pytest
-
-from registration.eventstore import recorder
-from registration.eventstore.mapper import EventMapper, StreamEvent
-from registration.eventstore.verify import BrokenLink, VerifyReport, verify_log
 from tests.eventstore.given import (
     TENANT,
     fill,
@@ -18,6 +14,10 @@ from tests.eventstore.given import (
     request,
     stored,
 )
+
+from registration.eventstore import recorder
+from registration.eventstore.mapper import EventMapper, StreamEvent
+from registration.eventstore.verify import BrokenLink, VerifyReport, verify_log
 
 STREAM = UUID(int=3)
 AT = f"WHERE tenant = '{TENANT}' AND position"
@@ -45,7 +45,7 @@ def url(database_url: str) -> str:
 def tamper(url: str, *statements: str) -> BrokenLink:
     with psycopg.connect(url, options="-c search_path=registration") as connection:
         for statement in statements:
-            connection.execute(statement)  # type: ignore[arg-type]
+            connection.execute(statement)
     report = verify_log(url)
     [broken] = report.broken
     assert not report.ok
@@ -61,7 +61,9 @@ def test_a_whole_log_is_whole(url: str) -> None:
     assert report.events == 10
     assert told[-1] == (10, 10)
     assert [(log.tenant, log.events) for log in report.logs] == [
-        (TENANT, 6), ("other", 4), ("refused", 0),
+        (TENANT, 6),
+        ("other", 4),
+        ("refused", 0),
     ]
     assert verify_log(url, "nobody") == VerifyReport(())
 
@@ -71,7 +73,7 @@ def test_a_whole_log_is_whole(url: str) -> None:
     [
         "data = data || ' '",
         "data = '{}'",
-        "metadata = '{\"actor\": \"somebody else\"}'",
+        'metadata = \'{"actor": "somebody else"}\'',
         "topic = 'patient.name-added'",
         "recorded_at = recorded_at + interval '1 microsecond'",
         "version = 9",

@@ -81,7 +81,7 @@ async def connected(url: str) -> AsyncIterator[AsyncConnection[TupleRow]]:
 
 async def rows(url: str, query: str) -> list[TupleRow]:
     async with connected(url) as connection:
-        cursor = await connection.execute(query)  # type: ignore[arg-type]
+        cursor = await connection.execute(query)
         return await cursor.fetchall()
 
 
@@ -162,7 +162,9 @@ def test_says_how_far_it_is(database_url: str) -> None:
                 await wait_for(database_url, 1)
                 [now] = await runner.status(connection, [model])
                 assert now == runner.ReadModelStatus(
-                    "tally", True, (runner.TenantStatus(TENANT, 1, 1, 0),)  # noqa: FBT003
+                    "tally",
+                    True,
+                    (runner.TenantStatus(TENANT, 1, 1, 0),),  # noqa: FBT003
                 )
             await stored(store, registered())
             [after] = await runner.status(connection, [model])
@@ -253,7 +255,14 @@ def test_poison_parks_its_stream_and_nothing_else(
             await stored(store, next_of_kin("Latest"), stream=bad, version=3)
             await wait_for(database_url, 8)
             assert [name for _, _, name in await seen(database_url)] == [
-                "First", "Kin", "Poison", "Lost", "More", "Later", "Last", "Latest",
+                "First",
+                "Kin",
+                "Poison",
+                "Lost",
+                "More",
+                "Later",
+                "Last",
+                "Latest",
             ]
             [now] = await runner.status(connection, [model])
             assert now.dead_letters == 0
@@ -401,4 +410,3 @@ def test_a_deleted_read_model_comes_back(database_url: str) -> None:
         await assert_exactly_once(database_url, 50)
 
     asyncio.run(scenario())
-

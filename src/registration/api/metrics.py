@@ -1,4 +1,4 @@
-"""What ``/metrics`` shows (Prometheus text format); no label ever comes from a request's content."""
+"""What ``/metrics`` shows, in Prometheus' text format; no label comes from what was sent."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any

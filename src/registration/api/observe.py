@@ -65,9 +65,8 @@ class Observed:
                 await self._app(scope, receive, observing_send)
         except TimeoutError:
             await self._give_up(scope, receive, observing_send, seen, "UNAVAILABLE")
-        except (
-            Exception
-        ) as error:  # a fault of ours: its kind and place are told, not what it holds
+        # a fault of ours: its kind and place are told, not what it holds
+        except Exception as error:  # noqa: BLE001
             self._log(_fault(seen, error))
             await self._give_up(scope, receive, observing_send, seen, "INTERNAL_ERROR")
         finally:

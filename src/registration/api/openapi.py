@@ -126,7 +126,7 @@ def _command(route: CommandRoute) -> dict[str, Any]:
             _header(
                 "If-Match",
                 "The version that you saw, as its ETag.",
-                {"type": "string", "pattern": '^"[1-9][0-9]{0,8}"$'},
+                {"type": "string", "pattern": '^"[1-9][0-9]{0,8}"$', "example": '"1"'},
                 required=False,
             )
         )

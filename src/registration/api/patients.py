@@ -1,12 +1,13 @@
 """Reading patients: one, as it is or as it stood; its parts; its history; the search."""
 
 import re
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import orjson
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Path, Query
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool
@@ -27,6 +28,7 @@ from registration.api.requests import (
 from registration.api.wire import FoundPatients, History
 from registration.domain.errors import DomainError, invalid, not_found
 from registration.domain.patient_resource import Patient
+from registration.domain.resources import Identifier, Name, NextOfKin
 from registration.eventstore.records import RecordedEvent
 from registration.eventstore.store import LATEST, LoadRequest
 from registration.gate import require_scope
@@ -36,12 +38,13 @@ from registration.projections.search_query import SearchPage, SearchQuery, searc
 
 router = APIRouter()
 
+PatientId = Annotated[UUID, Path(alias="id")]
+
 _POSITION_WAIT = 2.0
 _QUERY = frozenset({"asOf", "version", "minPosition"})
 _INSTANT = re.compile(
     r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)", re.ASCII
 )
-_COLLECTIONS = {"names": "names", "identifiers": "identifiers", "next-of-kin": "nextOfKin"}
 
 
 async def get_patient(request: Request) -> Response:
@@ -134,7 +137,7 @@ class Page(BaseModel):
     tags=["patients"],
 )
 async def history(
-    request: Request, caller: Reader, id: UUID, page: Annotated[Page, Query()]
+    request: Request, caller: Reader, patient_id: PatientId, page: Annotated[Page, Query()]
 ) -> Response:
     """Return who did what to the record and when, with each event's place in the hash chain."""
     after = 0
@@ -143,7 +146,9 @@ async def history(
         if type(after) is not int or not 0 <= after < 2**31:
             raise invalid("/cursor", "is no cursor of this list")
     loaded = await services(request).store.load(
-        LoadRequest(caller.tenant, id, after=after, until=min(after + page.limit + 1, 2**31 - 1))
+        LoadRequest(
+            caller.tenant, patient_id, after=after, until=min(after + page.limit + 1, 2**31 - 1)
+        )
     )
     if not loaded.events and after == 0:
         raise not_found("patient")
@@ -166,29 +171,40 @@ def _shown(record: RecordedEvent) -> dict[str, Any]:
     }
 
 
-@router.get(
-    "/v1/patients/{id}/{collection}/{entryId}",
-    operation_id="patient.entry",
-    summary="One name, identifier or next of kin",
-    response_model=dict[str, Any],
-    responses=problems("UNAUTHENTICATED", "FORBIDDEN", "NOT_FOUND", "VALIDATION_FAILED"),
-    tags=["patients"],
+_ENTRIES = (
+    # path, parameter, member of the resource, operation, summary, what comes back
+    ("names", "nameId", "names", "patient.name", "One name", Name),
+    ("identifiers", "identifierId", "identifiers", "patient.identifier", "One identifier", Identifier),
+    ("next-of-kin", "nokId", "nextOfKin", "patient.next_of_kin", "One next of kin", NextOfKin),
 )
-async def entry(
-    request: Request,
-    caller: Reader,
-    id: UUID,
-    collection: Literal["names", "identifiers", "next-of-kin"],
-    entryId: UUID,  # noqa: N803 (the name on the wire)
-) -> Response:
-    """Return one live entry of a patient, as the Location of its creation names it."""
-    loaded = await services(request).store.load(LoadRequest(caller.tenant, id))
-    if loaded.events:
-        patient = Patient(id, loaded.events)
-        for found in patient.resource()[_COLLECTIONS[collection]]:
-            if found["id"] == str(entryId):
-                return _json(found, {"ETag": f'"{patient.version}"'})
-    raise not_found("entry")
+
+
+def _entry_endpoint(member: str, parameter: str) -> Callable[..., Awaitable[Response]]:
+    async def entry(
+        request: Request, caller: Reader, id: UUID, entry_id: Annotated[UUID, Path(alias=parameter)]
+    ) -> Response:
+        """Return one live entry of a patient, as the Location of its creation names it."""
+        loaded = await services(request).store.load(LoadRequest(caller.tenant, id))
+        if loaded.events:
+            patient = Patient(id, loaded.events)
+            for found in patient.resource()[member]:
+                if found["id"] == str(entry_id):
+                    return _json(found, {"ETag": f'"{patient.version}"'})
+        raise not_found("entry")
+
+    return entry
+
+
+for _path, _parameter, _member, _operation, _summary, _model in _ENTRIES:
+    router.add_api_route(
+        f"/v1/patients/{{id}}/{_path}/{{{_parameter}}}",
+        _entry_endpoint(_member, _parameter),
+        operation_id=_operation,
+        summary=_summary,
+        response_model=_model,
+        responses=problems("UNAUTHENTICATED", "FORBIDDEN", "NOT_FOUND", "VALIDATION_FAILED"),
+        tags=["patients"],
+    )
 
 
 class PatientSearch(Page):

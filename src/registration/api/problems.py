@@ -1,4 +1,4 @@
-"""Refusals on the wire: RFC 9457 problem details, one explanation a code, one place that makes them.
+"""Refusals on the wire: RFC 9457 problem details, and one explanation a code.
 
 Every code of the contract stands in :data:`PROBLEMS` with its status, its title, and the page that
 ``type`` points to.

@@ -149,7 +149,7 @@ def validated(model: type[Payload], body: bytes) -> Payload:
 
 
 def validation_failed(errors: Sequence[Mapping[str, Any]], skip: int = 0) -> DomainError:
-    """Build ``VALIDATION_FAILED`` from pydantic's errors; ``skip`` leaves out leading path parts."""
+    """Build ``VALIDATION_FAILED`` from pydantic's errors, without ``skip`` leading path parts."""
     return DomainError(
         "VALIDATION_FAILED",
         "The request is not valid.",

@@ -74,7 +74,7 @@ class AddName(NameInput):
 
 
 class ReplaceName(NameInput):
-    """The new content of a name. Its id is the one in the path; a body that names another is refused."""
+    """The new content of a name; its id is the one in the path, and no other may be named."""
 
 
 class AddIdentifier(IdentifierInput):

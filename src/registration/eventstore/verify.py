@@ -163,7 +163,9 @@ def _verify_tenant(
     broken = broken or _verify_head(tenant, head, last)
     gap = connection.execute(_STREAM_GAP, (tenant,)).fetchone()
     if gap and (broken is None or gap[0] < broken.position):
-        broken = BrokenLink(tenant, *gap, "its version does not follow the one before it")
+        position, stream_id, version = gap
+        reason = "its version does not follow the one before it"
+        broken = BrokenLink(tenant, position, stream_id, version, reason)
     return LogReport(tenant, last.position, last.hash, broken)
 
 

@@ -99,6 +99,7 @@ class Patient:
     facility: str | None = None
     names: dict[UUID, Name] = field(default_factory=dict)
     identifiers: dict[UUID, Identifier] = field(default_factory=dict)
+    _text_id: str = ""
 
     def evolve(self, event: PatientEvent) -> None:
         """Take in the next event; those that search shows nothing of raise the version alone."""
@@ -122,6 +123,13 @@ class Patient:
             case IdentifierRetired():
                 self.identifiers.pop(event.identifier_id, None)
 
+    @property
+    def text_id(self) -> str:
+        """The id as rows hold it: most go into a COPY."""
+        if not self._text_id:
+            self._text_id = str(self.id)
+        return self._text_id
+
     def row(self) -> Row:
         """Return the row of ``patient``."""
         names = list(self.names.values())
@@ -135,7 +143,7 @@ class Patient:
         }
         return (
             self.tenant,
-            self.id,
+            self.text_id,
             self.version,
             self.active,
             self.gender,
@@ -145,8 +153,8 @@ class Patient:
         )
 
     def pair_rows(self) -> set[Row]:
-        """Return the rows of ``name_pair``; ids as text, since most go into a COPY."""
-        tenant, patient_id, birth_date = self.tenant, str(self.id), self.birth_date
+        """Return the rows of ``name_pair``."""
+        tenant, patient_id, birth_date = self.tenant, self.text_id, self.birth_date
         return {
             (tenant, word, role, other, patient_id, birth_date)
             for name in self.names.values()
@@ -156,7 +164,7 @@ class Patient:
     def identifier_rows(self) -> set[Row]:
         """Return the rows of ``identifier``."""
         return {
-            (self.tenant, known.system, known.value, str(self.id))
+            (self.tenant, known.system, known.value, self.text_id)
             for known in self.identifiers.values()
         }
 

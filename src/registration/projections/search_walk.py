@@ -74,7 +74,7 @@ class Filters:
     ) -> "Filters":
         """Read the criteria as they came; raises ``VALIDATION_FAILED`` for what makes no sense."""
         equal = {
-            column: value[:LONGEST_TEXT]
+            column: _storable(value, column)[:LONGEST_TEXT]
             for column, value in (("gender", gender), ("facility", facility))
             if value
         }
@@ -108,9 +108,17 @@ class Filters:
         return {"tenant": self.tenant, "born": self.born, "born_until": until, **self.equal}
 
 
+def _storable(text: str, member: str) -> str:
+    """Return the text; refuse what PostgreSQL takes for no text, such as NUL."""
+    if not text.isprintable():
+        raise invalid(f"/{member}", "The text holds a control or invisible character.")
+    return text
+
+
 def _identifier(text: str) -> tuple[str, list[str]]:
     system, bar, value = text[:1000].partition("|")
     value = " ".join(unicodedata.normalize("NFC", value).split())
+    _storable(system + value, "identifier")
     if not (bar and system and value):
         raise invalid("/identifier", "An identifier is asked for as system|value.")
     # Systems with a check keep the compact form; people type the printed one.
