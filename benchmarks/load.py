@@ -211,7 +211,10 @@ class _Generator(Generic[Work]):
             self.report.samples.append(sample)
 
     def _finish_if_idle(self) -> None:
-        over = time.monotonic() >= self._until and not self._due
+        if self._plan.rate is None:
+            over = time.monotonic() >= self._until
+        else:
+            over = self._next_due >= self._until and not self._due
         finished = (self._busy == 0 and over) or self._lost == self._plan.connections
         if finished and not self._done.done():
             self._done.set_result(None)

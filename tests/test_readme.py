@@ -15,9 +15,13 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
+import typer.main
+
+from registration.cli import app
+from registration.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 PROGRAM = (sys.executable, "-m", "registration")
@@ -100,21 +104,42 @@ def test_the_tour_prints_what_it_says(service, tmp_path):
     for step, output in zip(steps, outputs, strict=True):
         command = step.command.replace("http://127.0.0.1:8000", url)
         command = command.replace(".venv/bin/registration", " ".join(PROGRAM))
-        command = command.replace("/tmp/", f"{tmp_path}/")
-        script += f"{{\n{command}}} >'{output}' 2>&1\n"
+        script += f"{{\n{command}}} >'{output}' 2>'{output.with_suffix('.err')}'\n"
 
-    ran = subprocess.run(["bash", "-c", script], cwd=ROOT, env=environment, timeout=120)
+    ran = subprocess.run(
+        ["bash", "-c", script], check=False, cwd=ROOT, env=environment, timeout=120
+    )
 
     for step, output in zip(steps, outputs, strict=True):
-        printed = output.read_text(encoding="utf-8") if output.exists() else "(never ran)"
-        assert settled(printed) == settled(step.printed or ""), step.command
+        assert output.exists(), f"never reached: {step.command}"
+        told = output.with_suffix(".err").read_text(encoding="utf-8")
+        printed = settled(output.read_text(encoding="utf-8"))
+        assert printed == settled(step.printed or ""), f"{step.command}\n{told}"
     assert ran.returncode == 0
 
 
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def test_every_command_that_the_documents_name_is_there():
+    group: Any = typer.main.get_command(app)
+    for document in DOCUMENTS:
+        text = document.read_text("utf-8")
+        named = re.findall(r"(?:`|^\$ .*?\b|bin/)registration ([a-z]+)", text, re.MULTILINE)
+        assert set(named) <= set(group.commands), document.name
+
+
+def test_every_setting_that_the_documents_name_is_there():
+    for document in DOCUMENTS:
+        for name in re.findall(r"\bREGISTRATION_([A-Z_]+)\b", document.read_text("utf-8")):
+            assert name.lower() in {*Settings.model_fields, "test_database_url"}, document.name
+
+
 def test_every_file_that_the_documents_link_to_is_there():
-    documents = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-    for document in documents:
-        text = re.sub(r"^```.*?^```$", "", document.read_text("utf-8"), flags=re.M | re.S)
+    for document in DOCUMENTS:
+        text = re.sub(
+            r"^```.*?^```$", "", document.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL
+        )
         for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
             if "://" not in target:
                 assert (document.parent / target).exists(), f"{document.name}: {target}"

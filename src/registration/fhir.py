@@ -37,11 +37,13 @@ _CODE = re.compile(r"[A-Za-z0-9._:/-]{1,64}", re.ASCII)
 _LANGUAGE = re.compile(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*", re.ASCII)
 _FACILITY = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 
-_NAME = ("use", "family", "given", "prefix", "suffix", "text")
-_IDENTIFIER = ("use", "system", "value")
-_TELECOM = ("system", "value", "use")
-_ADDRESS = (*("use", "text", "line", "city", "district", "state", "postalCode", "country"),)
-_LISTS = ("given", "prefix", "suffix", "line")
+_NAME = frozenset({"use", "family", "given", "prefix", "suffix", "text"})
+_IDENTIFIER = frozenset({"use", "system", "value"})
+_TELECOM = frozenset({"system", "value", "use"})
+_ADDRESS = frozenset({"use", "text", "line", "city", "district", "state", "postalCode", "country"})
+_CONTACT = frozenset({"name", "relationship", "telecom", "address"})
+_LISTS = frozenset({"given", "prefix", "suffix", "line"})
+_NOTHING: frozenset[str] = frozenset()
 
 _MAPPED = frozenset(
     {
@@ -173,7 +175,7 @@ def _names(resource: Mapping[str, Any], mapped: Mapped) -> None:
 def _identifiers(resource: Mapping[str, Any], mapped: Mapped) -> None:
     seen = set()
     for source, entry in _entries(resource, "identifier"):
-        identifier = _take(entry, _IDENTIFIER, "identifier", mapped, also=("type",))
+        identifier = _take(entry, _IDENTIFIER, "identifier", mapped, also=frozenset({"type"}))
         missing = next((name for name in ("value", "system") if name not in identifier), None)
         number = (str(identifier.get("system")), str(identifier.get("value")))
         if missing is not None or number in seen:
@@ -203,9 +205,7 @@ def _telecom(
 
 def _contacts(resource: Mapping[str, Any], mapped: Mapped) -> None:
     for source, entry in _entries(resource, "contact"):
-        kin = _take(
-            entry, (), "contact", mapped, also=("name", "relationship", "telecom", "address")
-        )
+        kin = _take(entry, _NOTHING, "contact", mapped, also=_CONTACT)
         name = _object(entry.get("name"), f"{source}/name")
         kin["name"] = _line(_take(name, _NAME, "contact.name", mapped), f"{source}/name")
         if not kin["name"]:
@@ -269,20 +269,18 @@ def _facility(resource: Mapping[str, Any], mapped: Mapped) -> None:
 
 
 def _count_the_rest(resource: Mapping[str, Any], mapped: Mapped) -> None:
-    for element in resource:
-        if element not in _MAPPED:
-            mapped.left_out.add(_shown(element))
-    for element in _object(resource.get("meta"), "/meta"):
-        if element not in _UNCOUNTED_META:
-            mapped.left_out.add(f"meta.{_shown(element)}")
+    for element in resource.keys() - _MAPPED:
+        mapped.left_out.add(_shown(element))
+    for element in _object(resource.get("meta"), "/meta").keys() - _UNCOUNTED_META:
+        mapped.left_out.add(f"meta.{_shown(element)}")
 
 
 def _take(
     entry: Mapping[str, Any],
-    members: tuple[str, ...],
+    members: frozenset[str],
     kind: str,
     mapped: Mapped,
-    also: tuple[str, ...] = (),
+    also: frozenset[str] = _NOTHING,
 ) -> dict[str, Any]:
     """Return the members that have a place; the others, but for ``also``, count as left out."""
     taken = {}

@@ -46,8 +46,8 @@ async def server(answer: Answer, *, pieces: int = 1, delay: float = 0.0) -> Asyn
         try:
             while await reader.readuntil(b"\r\n\r\n"):
                 seen += 1
-                await asyncio.sleep(delay)
                 whole = answer(seen)
+                await asyncio.sleep(delay)
                 if not whole:
                     break
                 size = -(-len(whole) // pieces)

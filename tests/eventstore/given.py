@@ -1,8 +1,10 @@
 """What the tests of the store and of the read models start from."""
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -10,7 +12,9 @@ import orjson
 
 from registration.domain.events import Event, NextOfKinAdded, PatientRegistered
 from registration.domain.resources import Name, NextOfKin
+from registration.eventstore.embedded import EmbeddedPostgres
 from registration.eventstore.mapper import encode
+from registration.eventstore.migrations import migrate
 from registration.eventstore.records import (
     AppendRequest,
     Claim,
@@ -69,6 +73,18 @@ def request(
         fingerprint=fingerprint or (UUID(int=1) if key else None),
         **more,
     )
+
+
+@contextmanager
+def server_of_its_own() -> Iterator[EmbeddedPostgres]:
+    """A PostgreSQL with the current schema that a test may freeze and crash."""
+    # Not under tmp_path: each pytest that starts closes that folder to the server's own user.
+    with (
+        TemporaryDirectory(prefix="registration-tests-") as folder,
+        EmbeddedPostgres(Path(folder) / "data") as server,
+    ):
+        migrate(server.url)
+        yield server
 
 
 @asynccontextmanager

@@ -12,10 +12,16 @@ import psutil
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
-from tests.eventstore.given import TENANT, open_store, registered, request, stored
+from tests.eventstore.given import (
+    TENANT,
+    open_store,
+    registered,
+    request,
+    server_of_its_own,
+    stored,
+)
 
 from registration.eventstore.embedded import EmbeddedPostgres
-from registration.eventstore.migrations import migrate
 from registration.eventstore.records import Outcome, Stored
 from registration.eventstore.store import EventStore, StoreUnavailableError
 from registration.eventstore.verify import verify_log
@@ -103,10 +109,9 @@ def test_an_answer_that_was_lost_after_the_commit(database_url: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
-    """A server of these tests' own, to be stopped and frozen at will."""
-    with EmbeddedPostgres(tmp_path_factory.mktemp("postgres") / "data") as server:
-        migrate(server.url)
+def postgres() -> Iterator[EmbeddedPostgres]:
+    """A server of these tests' own, to be frozen at will."""
+    with server_of_its_own() as server:
         yield server
 
 

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 
 import psutil
 import pytest
-from tests.eventstore.given import TENANT, open_store, registered, request
+from tests.eventstore.given import TENANT, open_store, registered, request, server_of_its_own
 from tests.projections.test_runner import (
     Tally,
     assert_exactly_once,
@@ -20,7 +20,6 @@ from tests.projections.test_runner import (
 )
 
 from registration.eventstore.embedded import EmbeddedPostgres
-from registration.eventstore.migrations import migrate
 from registration.eventstore.records import Outcome, Stored
 from registration.eventstore.store import EventStore, StoreUnavailableError
 from registration.eventstore.verify import verify_log
@@ -31,10 +30,9 @@ CRASHES = 3
 
 
 @pytest.fixture
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+def postgres() -> Iterator[EmbeddedPostgres]:
     """A server of this test's own."""
-    with EmbeddedPostgres(tmp_path_factory.mktemp("postgres") / "data") as server:
-        migrate(server.url)
+    with server_of_its_own() as server:
         yield server
 
 

@@ -130,7 +130,8 @@ def _authenticator(settings: Settings) -> Authenticator:
     if settings.jwks_url is None:
         own = keys.signing_key(settings.data_dir).public
         return Authenticator(lambda _token: own, issuer=keys.ISSUER, audience=keys.AUDIENCE)
-    published = jwt.PyJWKClient(settings.jwks_url, cache_keys=True, timeout=3)
+    # the set is kept for its lifespan; single keys are not, which would outlive their withdrawal
+    published = jwt.PyJWKClient(settings.jwks_url, timeout=3)
     return Authenticator(
         lambda token: published.get_signing_key_from_jwt(token).key,
         issuer=settings.jwt_issuer or "",

@@ -9,7 +9,7 @@ import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jwt
@@ -19,6 +19,7 @@ from registration.domain.errors import DomainError
 ALGORITHMS = ["RS256", "ES256", "EdDSA"]
 LONGEST_TOKEN = 8192
 _REMEMBERED = 4096
+_REMEMBERED_SECONDS = 60.0
 _LEEWAY = 5
 _TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
 _FACILITY = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
@@ -55,7 +56,7 @@ class Authenticator:
     """Turns an ``Authorization`` header into a :class:`Caller`.
 
     ``signing_key`` returns the key for a token (it may block: a JWKS is fetched over HTTP); a
-    token that was checked once is remembered until it expires.
+    token that was checked once is remembered for a minute, if it does not expire before.
     """
 
     def __init__(self, signing_key: Callable[[str], Any], *, issuer: str, audience: str) -> None:
@@ -87,7 +88,8 @@ class Authenticator:
         except (jwt.PyJWTError, ValueError, TypeError, OverflowError):
             raise unauthenticated("The token is not valid here.") from None
         caller = _caller(claims)
-        self._known[authorization or ""] = caller
+        trusted = min(caller.expires, time.time() + _REMEMBERED_SECONDS)
+        self._known[authorization or ""] = replace(caller, expires=trusted)
         if len(self._known) > _REMEMBERED:
             self._known.popitem(last=False)
         return caller

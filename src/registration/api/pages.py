@@ -278,21 +278,21 @@ def _joined(choices: Sequence[Mapping[str, Any]]) -> list[Piece]:
     return pieces
 
 
-_LIMITS = (
-    ("minLength", "at least {} characters"),
-    ("maxLength", "at most {} characters"),
-    ("minimum", "from {}"),
-    ("exclusiveMaximum", "below {}"),
-    ("maximum", "to {}"),
-    ("minItems", "at least {} items"),
-    ("maxItems", "at most {} items"),
+_RANGES = (
+    ("minLength", "maxLength", "characters"),
+    ("minimum", "maximum", ""),
+    ("minItems", "maxItems", "items"),
 )
 
 
 def _limits(schema: Mapping[str, Any]) -> Iterator[str]:
-    for name, text in _LIMITS:
-        if name in schema:
-            yield text.format(schema[name])
+    for least, most, of_what in _RANGES:
+        if most in schema:
+            yield f"{schema.get(least, 'up')} to {schema[most]} {of_what}".rstrip()
+        elif least in schema:
+            yield f"{schema[least]} or more {of_what}".rstrip()
+    if "exclusiveMaximum" in schema:
+        yield f"below {schema['exclusiveMaximum']}"
     if "pattern" in schema:
         yield f"`{schema['pattern']}`"
     if schema.get("default") not in (None, [], ()):

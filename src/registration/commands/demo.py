@@ -1,6 +1,7 @@
-"""`registration demo`: some minutes of a clinic against the running service, told as they happen."""
+"""`registration demo`: some minutes of a clinic against the running service, told as it goes."""
 
 import importlib
+import logging
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -49,6 +50,7 @@ def demo(
             f"there is no {KEY_FILE} in {settings.data_dir}: start the service with `make run`, or "
             "name the data folder of the one that runs with --data-dir"
         )
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # the story shows each request itself
     with httpx.Client(base_url=url, timeout=10) as http:
         story = Story(http, settings.data_dir, 0 if fast else pause)
         try:
@@ -423,8 +425,8 @@ def _phone(*numbers: str) -> dict[str, Any]:
     return {"telecom": [{"system": "phone", "value": n, "use": "mobile"} for n in numbers]}
 
 
-def _position(response: httpx.Response) -> str | None:
-    return response.headers.get("X-Log-Position")
+def _position(response: httpx.Response) -> str:
+    return str(response.headers.get("X-Log-Position"))
 
 
 def _json(response: httpx.Response) -> dict[str, Any]:
@@ -457,7 +459,7 @@ def _short(response: httpx.Response) -> str:
     elif "display" in body:
         said += [name["text"] for name in body["display"]["byScript"].values()]
     elif "items" in body:
-        said.append(f"{len(body['items'])} found")
+        said.append(f"{len(body['items'])} items")
         said += [
             " / ".join(name["text"] for name in item["display"]["byScript"].values())
             for item in body["items"][:3]

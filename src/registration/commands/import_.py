@@ -4,6 +4,7 @@ import asyncio
 import gc
 import gzip
 import heapq
+import logging
 import re
 import sys
 import time
@@ -312,6 +313,7 @@ def run(lines: Lines, origin: Origin, url: str, errors: Path | None) -> Tally:
     Raises `CommandError` where it cannot go on; what is registered by then stays.
     """
     tally = Tally()
+    logging.getLogger("psycopg.pool").setLevel(logging.ERROR)  # what matters ends the import
     with _progress(lines, tally) as (show, advance), _writer(errors, show) as write:
         # What is alive now stays: the collector need not look at it for every line.
         gc.collect()

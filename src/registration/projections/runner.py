@@ -67,9 +67,10 @@ _MOST_PASSES = 10
 _WRITER = "-c synchronous_commit=off -c idle_session_timeout=10000"
 
 _BEHIND = """
-SELECT h.tenant, h.position FROM registration.log_head h
- WHERE h.position > coalesce((SELECT p.position FROM registration.read_model_position p
-                               WHERE p.name = %s AND p.tenant = h.tenant), 0)
+SELECT h.tenant, h.position
+  FROM registration.log_head h
+  LEFT JOIN registration.read_model_position p ON p.name = %s AND p.tenant = h.tenant
+ WHERE h.position > coalesce(p.position, 0)
 """
 _EVENTS = """
 SELECT tenant, position, stream_id, version, topic, data, metadata, recorded_at, hash
@@ -597,6 +598,8 @@ async def _batches(
             ahead = asyncio.create_task(fetch())
             yield batch
     finally:
+        # a read in flight is soon over; to cancel it would cost the connection
+        await asyncio.wait({ahead}, timeout=1.0)
         ahead.cancel()
         await asyncio.gather(ahead, return_exceptions=True)
 

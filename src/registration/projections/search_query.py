@@ -18,8 +18,16 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
 from registration.domain.errors import invalid
-from registration.projections.search_ranking import TIERS, Asked, Place, score, with_likes
-from registration.projections.search_walk import COLUMNS, Candidate, Filters, walk_of
+from registration.projections.search_ranking import (
+    LIKELY_TIERS,
+    LITERAL_TIERS,
+    TIERS,
+    Asked,
+    Place,
+    score,
+    with_likes,
+)
+from registration.projections.search_walk import COLUMNS, Candidate, Filters, read, walk_of
 
 Connection = AsyncConnection[TupleRow]
 
@@ -81,13 +89,13 @@ async def search(connection: Connection, tenant: str, query: SearchQuery) -> Sea
         inactive=query.include_inactive,
     )
     after = _read_cursor(query)
-    if asked.words:
-        asked = await with_likes(connection, tenant, asked, fuzzy=query.fuzzy)
     few = await _few(connection, filters, asked)
     if few is not None:
+        if asked.words:
+            asked = await with_likes(connection, tenant, asked, fuzzy=query.fuzzy)
         found = _rank(asked, few, after, query.limit)
     elif asked.words:
-        found = await _walk(connection, filters, asked, after, query.limit)
+        found = await _walk(connection, filters, asked, after, query)
     else:
         found = await _list(connection, filters, after, query.limit)
     items = [_item(place, patient) for place, patient in found.placed]
@@ -166,39 +174,51 @@ async def _list(
 
 
 async def _walk(
-    connection: Connection, filters: Filters, asked: Asked, after: Place | None, limit: int
+    connection: Connection, filters: Filters, asked: Asked, after: Place | None, query: SearchQuery
 ) -> _Found:
     """Read tier after tier until the page is full."""
     placed: list[tuple[Place, Candidate]] = []
     scanned = 0
-    for tier in range(after.tier if after else 0, len(TIERS)):
-        walk = walk_of(asked, tier)
-        begin = after if after is not None and after.tier == tier else None
-        while walk is not None:
-            step = _step(limit + 1 - len(placed))
-            rows = await walk.read(connection, filters, begin, step)
-            for cost, word, role, other, *row in rows:
-                patient = Candidate.of(row)
-                begin = Place(tier, cost, word, role, other, patient.id)
-                # Met by several rows, a patient is given at the best one.
-                if (
-                    filters.admit(patient)
-                    and asked.best(patient.shown["names"], patient.id) == begin
-                ):
-                    placed.append((begin, patient))
-                    if len(placed) > limit:
-                        return _cut(placed, limit)
+    begin = after
+    for tiers in (LITERAL_TIERS, LIKELY_TIERS):
+        if begin is not None and begin.tier >= tiers.stop:
+            continue
+        if tiers is LIKELY_TIERS:
+            # What a patient is met by better does not depend on it, so it is looked up only now.
+            asked = await with_likes(connection, filters.tenant, asked, fuzzy=query.fuzzy)
+        walks = [walk for tier in tiers if (walk := walk_of(asked, tier)) is not None]
+        while True:
+            left = [walk for walk in walks if begin is None or walk.tier >= begin.tier]
+            if not left:
+                break
+            step = _step(query.limit + 1 - len(placed))
+            rows = await read(connection, filters, left, begin, step)
+            placed += _met(filters, asked, rows)
+            if len(placed) > query.limit:
+                return _cut(placed, query.limit)
+            begin = rows[-1][0] if rows else begin
             scanned += len(rows)
             if len(rows) < step:
                 break
             if scanned >= _MOST_SCANNED:
                 return _Found(placed, begin)
-    return _cut(placed, limit)
+    return _cut(placed, query.limit)
+
+
+def _met(
+    filters: Filters, asked: Asked, rows: list[tuple[Place, Candidate]]
+) -> list[tuple[Place, Candidate]]:
+    """Keep who meets everything, and of one met by several rows the best."""
+    return [
+        (place, candidate)
+        for place, candidate in rows
+        if filters.admit(candidate) and asked.best(candidate.shown["names"], candidate.id) == place
+    ]
 
 
 def _step(wanted: int) -> int:
     """Round up, so that few statements differ and PostgreSQL keeps their plans."""
-    return next(step for step in (25, 100, MOST_LIMIT + 1) if wanted <= step)
+    return next(step for step in (25, 51, 101, MOST_LIMIT + 1) if wanted <= step)
 
 
 def _item(place: Place, patient: Candidate) -> dict[str, Any]:

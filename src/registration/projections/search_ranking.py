@@ -43,6 +43,8 @@ class Tier(NamedTuple):
 
 
 EXACT, PREFIX, ALIKE, MISSPELT = range(4)
+LITERAL_TIERS, LIKELY_TIERS = range(4), range(4, 10)
+"""Tiers of words as they were typed, and those that ask the dictionary what may be meant."""
 
 _TIER_OF_ONE = {EXACT: 0, PREFIX: 3, ALIKE: 4, MISSPELT: 7}
 # By how the first and the second leading word are met. Where only one is met by a prefix, the
@@ -141,30 +143,29 @@ class Asked:
             shown.get("family"), tuple(shown["given"]), shown.get("text"), shown["script"]
         )
         words = search_keys.words_of(name)
-        if not all(any(asked.meets(*word) for word in words) for asked in self.words):
+        met = [
+            {
+                word: meeting
+                for word, roles in words
+                if (meeting := asked.meets(word, roles)) is not None
+            }
+            for asked in self.words
+        ]
+        if not all(met):
             return
-        roles = dict(words)
         for lead, role, other in search_keys.pairs_of(name):
-            for second_leads in (False, True)[: len(self.words)]:
-                met = self._met(lead, role, other, roles.get(other, ""), second_leads)
-                if met is not None and TIERS[met[0]].second_leads == second_leads:
-                    yield Place(*met, lead, role, other, patient_id)
-
-    def _met(
-        self, lead: str, role: str, other: str, other_roles: str, second_leads: bool
-    ) -> tuple[int, int] | None:
-        """Return the tier and the cost at which a row meets the two words that lead."""
-        if len(self.words) == 1:
-            met = self.words[0].meets(lead, role)
-            return met and (_TIER_OF_ONE[met[0]], met[1])
-        first, second = self.words[:2]
-        if second_leads:
-            first_met, second_met = first.meets(other, other_roles), second.meets(lead, role)
-        else:
-            first_met, second_met = first.meets(lead, role), second.meets(other, other_roles)
-        if first_met is None or second_met is None:
-            return None
-        return _TIER_OF[first_met[0], second_met[0]], first_met[1] + second_met[1]
+            for at, asked in enumerate(self.words[:2]):
+                if lead not in met[at] or asked.role not in {"", role}:
+                    continue
+                if len(self.words) == 1:
+                    how, cost = met[0][lead]
+                    yield Place(_TIER_OF_ONE[how], cost, lead, role, other, patient_id)
+                elif other in met[1 - at]:
+                    first, second = (lead, other) if at == 0 else (other, lead)
+                    (how, cost), (second_how, second_cost) = met[0][first], met[1][second]
+                    tier = _TIER_OF[how, second_how]
+                    if TIERS[tier].second_leads == bool(at):
+                        yield Place(tier, cost + second_cost, lead, role, other, patient_id)
 
 
 _SPELLINGS = "SELECT key, word FROM search.spelling WHERE tenant = %s AND key = ANY(%s)"

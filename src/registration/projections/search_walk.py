@@ -129,7 +129,7 @@ _PATIENT_OF_PAIR = """
  CROSS JOIN LATERAL (
     SELECT * FROM search.patient WHERE tenant = %(tenant)s AND id = k.patient_id OFFSET 0
  ) AS p"""
-_ORDER = "k.word, k.role, k.other, k.patient_id"
+_PAIR = "k.word, k.role, k.other, k.patient_id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,72 +140,69 @@ class Walk:
     a range. ``others`` is the range of the other word where there is one.
     """
 
+    tier: int
     leads: list[tuple[str, str | None, int]]
     role: str
     until: str | None = None
     others: tuple[str, str] | None = None
 
-    async def read(
-        self,
-        connection: AsyncConnection[TupleRow],
-        filters: Filters,
-        begin: Place | None,
-        step: int,
-    ) -> list[TupleRow]:
-        """Return up to ``step`` rows after ``begin``: cost, word, role, other, patient."""
-        parameters = filters.parameters
-        if begin is not None:
-            for name in ("cost", "word", "role", "other", "id"):
-                parameters[f"begin_{name}"] = getattr(begin, name)
+    def statement(
+        self, parameters: dict[str, Any], filters: Filters, begin: Place | None, step: int
+    ) -> str:
+        """Return the query for up to ``step`` rows after ``begin``; it adds its parameters."""
+        own: dict[str, Any] = {"roles": [self.role] if self.role else [FAMILY, GIVEN]}
         conditions = filters.condition_on_birth("k")
         if self.others is not None:
             conditions += " AND k.other BETWEEN %(low)s AND %(high)s"
-            parameters["low"], parameters["high"] = self.others
-        parameters["roles"] = [self.role] if self.role else [FAMILY, GIVEN]
+            own["low"], own["high"] = self.others
+        if begin is not None:
+            own.update({f"begin_{name}": value for name, value in begin._asdict().items()})
         along = self._along if len(self.leads) == 1 else self._through
-        pairs = along(parameters, conditions, filters.conditions, begin is not None, step)
-        statement = f"""
-SELECT k.cost, k.word, k.role, k.other, {COLUMNS} FROM ({pairs}) AS k {_PATIENT_OF_PAIR}
- ORDER BY k.cost, {_ORDER}"""
-        cursor = await connection.execute(statement, parameters)
-        return await cursor.fetchall()
+        statement = along(own, conditions, filters.conditions, begin is not None, step)
+        # Each tier of a statement has parameters of its own name.
+        for name, value in own.items():
+            statement = statement.replace(f"%({name})s", f"%({name}_{self.tier})s")
+            parameters[f"{name}_{self.tier}"] = value
+        return statement
 
     def _along(
-        self, parameters: dict[str, Any], conditions: str, of_patient: str, goes_on: bool, step: int
+        self, own: dict[str, Any], conditions: str, of_patient: str, goes_on: bool, step: int
     ) -> str:
         """Walk along one word, or a range of words."""
         ((word, other, cost),) = self.leads
-        parameters.update(word=word, beside=other, until=self.until, cost=cost)
+        own.update(first=word, cost=cost)
         if other is not None:
             conditions += " AND k.other = %(beside)s"
+            own["beside"] = other
         if self.until is not None:
-            lead = "k.word BETWEEN %(word)s AND %(until)s"
+            lead = "k.word BETWEEN %(first)s AND %(until)s"
+            own["until"] = self.until
             after = "(k.word, k.role, k.other, k.patient_id)"
             after += " > (%(begin_word)s, %(begin_role)s, %(begin_other)s, %(begin_id)s)"
         else:
-            lead = "k.word = %(word)s"
+            lead = "k.word = %(first)s"
             after = "(k.role, k.other, k.patient_id)"
             after += " > (%(begin_role)s, %(begin_other)s, %(begin_id)s)"
-        # Any role, and no other word to look for: the walk is in order without naming roles.
         if self.role:
             lead += " AND k.role = %(role)s"
-            parameters["role"] = self.role
+            own["role"] = self.role
         elif self.until is None and (other is not None or self.others is not None):
+            # Elsewhere the walk is in order without naming roles.
             lead += " AND k.role = ANY(%(roles)s)"
         if goes_on:
             conditions += f" AND {after}"
         return f"""
-SELECT %(cost)s::int AS cost, {_ORDER}
+SELECT {self.tier} AS tier, %(cost)s::int AS cost, {_PAIR}
   FROM search.name_pair AS k {_PATIENT_OF_PAIR if of_patient else ""}
  WHERE k.tenant = %(tenant)s AND {lead}{conditions}{of_patient}
- ORDER BY {_ORDER} LIMIT {step}"""
+ ORDER BY {_PAIR} LIMIT {step}"""
 
     def _through(
-        self, parameters: dict[str, Any], conditions: str, of_patient: str, goes_on: bool, step: int
+        self, own: dict[str, Any], conditions: str, of_patient: str, goes_on: bool, step: int
     ) -> str:
         """Walk through a list of words, cheapest first."""
         words, others, costs = map(list, zip(*self.leads, strict=True))
-        parameters.update(words=words, besides=others, costs=costs)
+        own.update(words=words, besides=others, costs=costs)
         if others[0] is not None:
             conditions += " AND k.other = x.other"
         skipped = ""
@@ -215,16 +212,48 @@ SELECT %(cost)s::int AS cost, {_ORDER}
    AND ((x.cost, x.word COLLATE "C") > (%(begin_cost)s, %(begin_word)s)
         OR (k.role, k.other, k.patient_id) > (%(begin_role)s, %(begin_other)s, %(begin_id)s))"""
         return f"""
-SELECT x.cost, {_ORDER}
+SELECT {self.tier} AS tier, x.cost, {_PAIR}
   FROM unnest(%(words)s::text[], %(besides)s::text[], %(costs)s::int[]) AS x (word, other, cost)
  CROSS JOIN LATERAL (
-    SELECT {_ORDER} FROM search.name_pair AS k {_PATIENT_OF_PAIR if of_patient else ""}
+    SELECT {_PAIR} FROM search.name_pair AS k {_PATIENT_OF_PAIR if of_patient else ""}
      WHERE k.tenant = %(tenant)s AND k.word = x.word AND k.role = ANY(%(roles)s)
            {conditions}{of_patient}
      ORDER BY k.role, k.other, k.patient_id LIMIT {step}
  ) AS k
  {skipped}
- ORDER BY x.cost, {_ORDER} LIMIT {step}"""
+ ORDER BY x.cost, {_PAIR} LIMIT {step}"""
+
+
+async def read(
+    connection: AsyncConnection[TupleRow],
+    filters: Filters,
+    walks: Sequence[Walk],
+    begin: Place | None,
+    step: int,
+) -> list[tuple[Place, Candidate]]:
+    """Return up to ``step`` candidates of the walks' tiers after ``begin``, in order.
+
+    One round trip. PostgreSQL runs the parts of a UNION ALL one after the other, and none once the
+    limit is met: parts with a LIMIT of their own are never run in parallel.
+    """
+    parameters = filters.parameters
+    parts = [
+        walk.statement(
+            parameters,
+            filters,
+            begin if begin is not None and begin.tier == walk.tier else None,
+            step,
+        )
+        for walk in walks
+    ]
+    pairs = ") UNION ALL (".join(parts)
+    statement = f"""
+SELECT k.tier, k.cost, {_PAIR}, p.version, p.active, p.document
+  FROM (SELECT * FROM (({pairs})) AS k LIMIT {step}) AS k {_PATIENT_OF_PAIR}"""
+    cursor = await connection.execute(statement, parameters)
+    found = [(Place(*row[:6]), Candidate.of(row[5:])) for row in await cursor.fetchall()]
+    found.sort(key=lambda one: one[0])
+    return found
 
 
 def walk_of(asked: Asked, tier: int) -> Walk | None:
@@ -234,27 +263,27 @@ def walk_of(asked: Asked, tier: int) -> Walk | None:
     first, second = asked.words[:2]
     lead, beside = (second, first) if TIERS[tier].second_leads else (first, second)
     if tier == 0:
-        return Walk([(lead.text, beside.text, 0)], lead.role)
+        return Walk(tier, [(lead.text, beside.text, 0)], lead.role)
     if tier in {1, 2}:
-        return Walk([(lead.text, None, 0)], lead.role, others=_longer(beside.text))
+        return Walk(tier, [(lead.text, None, 0)], lead.role, others=_longer(beside.text))
     if tier == 3:
         low, high = _longer(lead.text)
-        return Walk([(low, None, 0)], lead.role, until=high, others=_longer(beside.text))
+        return Walk(tier, [(low, None, 0)], lead.role, until=high, others=_longer(beside.text))
     if tier in {4, 7}:
         leads = _likely_pairs(first, second, ALIKE if tier == 4 else MISSPELT)
-        return Walk(leads, lead.role) if leads else None
+        return Walk(tier, leads, lead.role) if leads else None
     likes = _liked(lead, ALIKE if tier in {5, 6} else MISSPELT)
-    return Walk(likes, lead.role, others=_longer(beside.text)) if likes else None
+    return Walk(tier, likes, lead.role, others=_longer(beside.text)) if likes else None
 
 
 def _walk_of_one(word: Word, tier: int) -> Walk | None:
     if tier == 0:
-        return Walk([(word.text, None, 0)], word.role)
+        return Walk(tier, [(word.text, None, 0)], word.role)
     if tier == 3:
         low, high = _longer(word.text)
-        return Walk([(low, None, 0)], word.role, until=high)
+        return Walk(tier, [(low, None, 0)], word.role, until=high)
     likes = _liked(word, ALIKE if tier == 4 else MISSPELT) if tier in {4, 7} else []
-    return Walk(likes, word.role) if likes else None
+    return Walk(tier, likes, word.role) if likes else None
 
 
 def _longer(word: str) -> tuple[str, str]:
