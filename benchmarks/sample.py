@@ -65,6 +65,7 @@ def _patient(pick: random.Random, faker: Faker) -> dict[str, Any]:
         "identifiers": [{"system": SYSTEM, "value": MARK, "type": "MR", "use": "official"}],
         "telecom": [
             {"system": "phone", "value": faker.phone_number(), "use": "mobile"},
+            {"system": "phone", "value": faker.phone_number(), "use": "home"},
             {"system": "email", "value": f"{pick.getrandbits(40):x}@mail.example", "use": "home"},
         ],
         "addresses": [
@@ -72,6 +73,8 @@ def _patient(pick: random.Random, faker: Faker) -> dict[str, Any]:
                 "use": "home",
                 "line": [faker.street_address().replace("\n", ", "), "Third floor, second door"],
                 "city": faker.city(),
+                "district": faker.city(),
+                "state": "North Holland",
                 "postalCode": faker.postcode(),
                 "country": "NL",
             }
@@ -80,7 +83,7 @@ def _patient(pick: random.Random, faker: Faker) -> dict[str, Any]:
             {
                 "name": f"{faker.first_name()} {family}",
                 "relationship": pick.choice(("mother", "father", "spouse", "sibling")),
-                "telecom": [{"system": "phone", "value": faker.phone_number()}],
+                "telecom": [{"system": "phone", "value": faker.phone_number(), "use": "mobile"}],
             }
         ],
         "maritalStatus": pick.choice(("S", "M", "D", "W")),

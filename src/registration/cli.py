@@ -6,14 +6,25 @@ import psycopg
 import typer
 
 from registration.api.keys import SigningKeyError
-from registration.commands import CommandError, app, migrate, readmodels, serve, token, verify
+from registration.commands import (
+    CommandError,
+    app,
+    demo,
+    import_,
+    migrate,
+    readmodels,
+    sample,
+    serve,
+    token,
+    verify,
+)
 from registration.eventstore.embedded import AlreadyServing, EmbeddedPostgresError
 from registration.eventstore.migrations import MigrationError
 
 __all__ = ["COMMANDS", "app", "main"]
 
 # Importing a module registers its command; a new one is added here.
-COMMANDS = (serve, token, migrate, readmodels, verify)
+COMMANDS = (serve, token, migrate, readmodels, verify, import_, sample, demo)
 
 EXPECTED_ERRORS = (
     AlreadyServing,

@@ -341,7 +341,7 @@ def _check_version(attempt: _Attempt, history: Sequence[RecordedEvent], now: Pat
             }
             for record in colliding
         ],
-        "fields": _differences(attempt, history[:stated], current) if known else [],
+        "fields": _differences(attempt, history[:stated], colliding, current) if known else [],
         "current": current,
     }
     raise DomainError(
@@ -360,9 +360,15 @@ def _collides(attempt: _Attempt, event: Event) -> bool:
 
 
 def _differences(
-    attempt: _Attempt, seen: Sequence[RecordedEvent], theirs: Mapping[str, Any]
+    attempt: _Attempt,
+    seen: Sequence[RecordedEvent],
+    colliding: Sequence[RecordedEvent],
+    theirs: Mapping[str, Any],
 ) -> list[dict[str, Any]]:
-    """List each member in which the record now and the caller's intent differ."""
+    """List each member in which the record now and the caller's intent differ.
+
+    A member that changed without colliding, and that the caller did not mean, is no difference.
+    """
     before = Patient(attempt.aggregate_id, seen)
     base = before.resource()
     try:
@@ -371,6 +377,8 @@ def _differences(
     except DomainError:
         pass  # what was wanted makes no sense at that version either: yours is what you saw
     yours = before.resource()
+    at_stake = {path[1:] for record in colliding for path in record.event.fields}
+    at_stake |= {name for name in base.keys() | yours.keys() if base.get(name) != yours.get(name)}
     return [
         {
             "path": f"/{name}",
@@ -378,8 +386,8 @@ def _differences(
             "theirs": theirs.get(name),
             "yours": yours.get(name),
         }
-        for name in sorted(base.keys() | theirs.keys() | yours.keys())
-        if name not in ABOUT_THE_RECORD and theirs.get(name) != yours.get(name)
+        for name in sorted(at_stake - ABOUT_THE_RECORD)
+        if theirs.get(name) != yours.get(name)
     ]
 
 

@@ -17,6 +17,7 @@ from registration.domain.patient_resource import PatientResource
 
 _REF = "#/components/schemas/"
 _UUID = {"type": "string", "format": "uuid"}
+_KEY_PATTERN = r'^([!#-\[\]-~]{1,255}|"([ !#-\[\]-~]|\\["\\]){1,255}")$'
 _COMMON = (
     "MALFORMED_REQUEST",
     "UNAUTHENTICATED",
@@ -117,7 +118,7 @@ def _command(route: CommandRoute) -> dict[str, Any]:
         _header(
             "Idempotency-Key",
             "Makes the command safe to repeat; an RFC 9651 string, or bare.",
-            {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!#-\\[\\]-~]+$"},
+            {"type": "string", "pattern": _KEY_PATTERN, "example": "register-0001"},
             required=False,
         )
     )

@@ -33,7 +33,7 @@ _FUTURE_MS = 24 * 60 * 60 * 1000
 
 _ETAG = re.compile(r'"([1-9]\d{0,8}|0)"', re.ASCII)
 _QUOTED = re.compile(r'"([ !#-\[\]-~]+)"', re.ASCII)
-_BARE = re.compile(r"[!-~]+", re.ASCII)
+_BARE = re.compile(r"[!#-\[\]-~]+", re.ASCII)
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII)
 
 
