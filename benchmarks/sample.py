@@ -51,9 +51,8 @@ def patients(n: int, seed: int = 1) -> list[dict[str, Any]]:
 
 def _patient(pick: random.Random, faker: Faker) -> dict[str, Any]:
     family, given = faker.last_name(), faker.first_name()
-    names: list[dict[str, Any]] = [
-        {"use": "official", "family": family, "given": [given, faker.first_name()]}
-    ]
+    middle = [faker.first_name()] if pick.random() < 0.4 else []
+    names: list[dict[str, Any]] = [{"use": "official", "family": family, "given": [given, *middle]}]
     if pick.random() < 0.3:
         second = pick.choice(_SECOND)
         names.append({"use": "usual", "family": second[1], "given": [second[0]]})

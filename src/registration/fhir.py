@@ -331,7 +331,8 @@ def _coded(
     """Return the first code of a CodeableConcept that has the form, and one of the systems."""
     for _, coding in _entries(_object(concept, path), "coding", path):
         code, system = coding.get("code"), coding.get("system")
-        if isinstance(code, str) and form.fullmatch(code) and (not systems or system in systems):
+        known = systems is None or (isinstance(system, str) and system in systems)
+        if known and isinstance(code, str) and form.fullmatch(code):
             return code
     return None
 
@@ -343,10 +344,10 @@ def _line(name: Mapping[str, Any], path: str) -> str:
     parts = []
     for member in ("prefix", "given", "family", "suffix"):
         value = name.get(member) or []
-        parts += [
-            _text(part, f"{path}/{member}")
-            for part in ([value] if member == "family" and value else value)
-        ]
+        texts = [value] if member == "family" else value
+        if not isinstance(texts, list):
+            raise invalid(f"{path}/{member}", "must be a list")
+        parts += [_text(text, f"{path}/{member}") for text in texts if text]
     return " ".join(parts)
 
 

@@ -76,18 +76,16 @@ class Command(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """What became of a command: the resource as JSON, and where it stands in the log.
+    """What became of a command: the patient, and where that stands in the log.
 
     ``created``: the operation makes something new. ``replayed``: an earlier request with this key
     did it, and nothing was done now. ``entry``: collection and id of what was added.
     """
 
-    aggregate_id: UUID
-    version: int
+    patient: Patient
     position: int
     created: bool
     replayed: bool
-    resource: bytes
     entry: tuple[str, UUID] | None = None
 
 
@@ -399,15 +397,7 @@ def _reply(
     if handler.adds is not None:
         chosen = getattr(attempt.command.payload, "id", None)
         entry = (handler.adds, chosen or added_entry(made[-1]))
-    return Reply(
-        patient.id,
-        patient.version,
-        position,
-        created=handler.makes,
-        replayed=replayed,
-        resource=patient.json(),
-        entry=entry,
-    )
+    return Reply(patient, position, created=handler.makes, replayed=replayed, entry=entry)
 
 
 def _key_reused(attempt: _Attempt) -> DomainError:

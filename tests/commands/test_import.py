@@ -4,6 +4,7 @@ import gzip
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,7 +22,7 @@ from registration.fhir import map_patient
 
 EXCERPT = Path(__file__).parents[1] / "data" / "febrl4-excerpt.ndjson"
 RUN = CliRunner()
-PROGRAM = "from registration.commands import import_; from registration.cli import main; main()"
+PROGRAM = "from registration.cli import main; main()"
 
 ADA: dict[str, Any] = {
     "resourceType": "Patient",
@@ -522,7 +523,27 @@ def test_the_facility_is_the_last_part_of_a_reference(
     assert mapped.left_out == (set() if facility else {"managingOrganization"})
 
 
-@pytest.mark.parametrize("language", [{"coding": "ar"}, "ar", [{"coding": []}]])
-def test_a_resource_that_is_built_otherwise_is_refused(language: object) -> None:
-    with pytest.raises(DomainError):
-        map_patient(ADA | {"communication": [{"language": language}]})
+def _broken(value: Any, junk: object) -> Iterator[Any]:
+    """Yield the value with each of its parts in turn replaced by junk."""
+    yield junk
+    if isinstance(value, dict):
+        for name, member in value.items():
+            yield from (value | {name: other} for other in _broken(member, junk))
+    elif isinstance(value, list):
+        for at, member in enumerate(value):
+            yield from ([*value[:at], other, *value[at + 1 :]] for other in _broken(member, junk))
+
+
+@pytest.mark.parametrize("junk", [None, True, 10**30, "", "x", [], [[]], ["x"], {}, {"x": []}])
+def test_a_resource_that_is_built_otherwise_is_mapped_or_refused(junk: object) -> None:
+    origin = import_.Origin("t", "", "import", None, {})
+    codes = set()
+    for resource in _broken(FULL, junk):
+        try:
+            mapped = map_patient(resource)
+            import_._payload(mapped)
+        except DomainError as error:
+            codes.add(error.code)
+        else:
+            assert origin.patient_id(resource, mapped).version == 5
+    assert codes == {"VALIDATION_FAILED", "NOT_REPRESENTABLE", "NOT_A_PATIENT"}

@@ -389,6 +389,13 @@ def _decided(
 _context = context()._replace(new_id=lambda _numbers=count(10_000): uuid(next(_numbers)))
 
 
+def _takes_what_is_held(state: PatientState | None, event: events.Event) -> bool:
+    """Stand in for the store, which refuses a number that anybody holds, this patient included."""
+    assert state is not None
+    held = {(entry.system, entry.value) for entry in state.identifiers}
+    return any(taken and (s, v) in held for s, v, taken in claims(state, event))
+
+
 def _histories() -> st.SearchStrategy[list[events.Event]]:
     @st.composite
     def build(draw: st.DrawFn) -> list[events.Event]:
@@ -402,6 +409,8 @@ def _histories() -> st.SearchStrategy[list[events.Event]]:
         state = fold(history)
         for operation, said, pick in draw(st.lists(_commands, max_size=15)):
             for event in _decided(state, operation, said, pick):
+                if _takes_what_is_held(state, event):
+                    continue
                 state = evolve(state, event)
                 history.append(event)
         return history
@@ -420,7 +429,7 @@ def _recorded(history: Sequence[events.Event]) -> Iterator[_Recorded]:
     return (_Recorded(version, event) for version, event in enumerate(history, 1))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(_histories())
 def test_what_is_decided_and_what_is_stored_fold_to_the_same(history) -> None:
     """To the byte: a replayed answer is made from the stored events, the first one was not."""
@@ -431,7 +440,7 @@ def test_what_is_decided_and_what_is_stored_fold_to_the_same(history) -> None:
     assert one.json() == other.json()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(_histories())
 def test_no_sequence_of_commands_breaks_what_always_holds(history) -> None:
     state: PatientState | None = None
@@ -452,7 +461,7 @@ def test_no_sequence_of_commands_breaks_what_always_holds(history) -> None:
         assert state.gender is not None
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(_histories(), _commands)
 def test_a_command_that_was_carried_out_has_nothing_left_to_change(history, command) -> None:
     """Demographics and replacements are idempotent by what they say."""

@@ -126,16 +126,16 @@ def _endpoint(route: CommandRoute) -> Callable[[Request], Awaitable[Response]]:
 
 def answer(reply: Reply) -> Response:
     """Return the response to a command: the resource, its version, and where the log stands."""
-    headers = {"ETag": f'"{reply.version}"', "X-Log-Position": str(reply.position)}
+    headers = {"ETag": f'"{reply.patient.version}"', "X-Log-Position": str(reply.position)}
     if reply.created:
-        location = f"/v1/patients/{reply.aggregate_id}"
+        location = f"/v1/patients/{reply.patient.id}"
         if reply.entry is not None:
             location += f"/{reply.entry[0]}/{reply.entry[1]}"
         headers["Location"] = location
     if reply.replayed:
         headers["Idempotency-Replayed"] = "true"
     return Response(
-        reply.resource,
+        reply.patient.json(),
         201 if reply.created else 200,
         headers,
         "application/json",

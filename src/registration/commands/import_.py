@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any, cast
-from uuid import NAMESPACE_URL, UUID, uuid5
+from uuid import NAMESPACE_URL, UUID
 
 import orjson
 import typer
@@ -54,7 +54,7 @@ _BOM = b"\xef\xbb\xbf"
 _GZIP = b"\x1f\x8b"
 _SCOPES = frozenset({"patient:write", "patient:read"})
 _USES = ("usual", "official", "secondary", None, "temp", "old")
-_IDS = uuid5(NAMESPACE_URL, "https://hl7.org/fhir/R4/patient.html")
+_IDS = uuids.uuid5(NAMESPACE_URL, "https://hl7.org/fhir/R4/patient.html")
 _MADE_IDS = {name: {"__all__": {"id"}} for name in ("names", "identifiers", "next_of_kin")}
 _TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
 _FACILITY = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
@@ -149,7 +149,7 @@ class Origin:
             record = ["identifier", str(chosen["system"]), str(chosen["value"])]
         else:
             record = ["content", sha256(_canonical(mapped.said)).hexdigest()]
-        return uuid5(_IDS, _canonical([self.tenant, self.source, *record]).decode())
+        return uuids.uuid5(_IDS, _canonical([self.tenant, self.source, *record]).decode())
 
     def context(self, facility: str | None) -> Context:
         """Return what the decision about one line may know."""
@@ -392,7 +392,11 @@ class _Worker:
         try:
             resource = _parse(line)
             mapped = map_patient(resource)
-            command = _command(self._origin.patient_id(resource, mapped), mapped)
+            payload = _payload(mapped)
+            patient_id = self._origin.patient_id(resource, mapped)
+            # An id of our choosing makes the create idempotent; a key would have the store
+            # remember refusals as well, and a refused line may well go in next time.
+            command = Command(Operation.REGISTER_PATIENT, payload, mapped.said, patient_id)
             context = self._origin.context(mapped.said.get("facility"))
             new = await self._register(command, context)
         except DomainError as error:
@@ -441,16 +445,13 @@ def _parse(line: bytes) -> Any:
     return parse(line)
 
 
-def _command(patient_id: UUID, mapped: Mapped) -> Command:
+def _payload(mapped: Mapped) -> RegisterPatient:
     try:
-        payload = RegisterPatient.model_validate(mapped.said)
+        return RegisterPatient.model_validate(mapped.said)
     except ValidationError as error:
         from registration.api.requests import validation_failed  # brings FastAPI: half a second
 
         raise validation_failed(error.errors(include_input=False, include_url=False)) from None
-    # An id of our choosing makes the create idempotent; a key would have the store remember
-    # refusals as well, and a line may well go in next time.
-    return Command(Operation.REGISTER_PATIENT, payload, mapped.said, patient_id)
 
 
 def _told(error: DomainError) -> DomainError:

@@ -20,9 +20,9 @@ def confirm_birth_date(said: str, now: datetime, path: str = "/birthDate") -> st
     match = _PARTIAL.fullmatch(said)
     if match is None:
         raise invalid(path, "must be YYYY, YYYY-MM or YYYY-MM-DD")
-    year, month, day = (int(part) if part else None for part in match.groups())
+    year, month, day = (1 if part is None else int(part) for part in match.groups())
     try:
-        earliest = date(year or 0, month or 1, day or 1)
+        earliest = date(year, month, day)
     except ValueError:
         raise invalid(path, "is no day of the calendar") from None
     today = (now + _EASTMOST).date()

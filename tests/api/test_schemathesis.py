@@ -1,0 +1,73 @@
+"""Schemathesis against the running service: every phase, every check.
+
+``schemathesis.toml`` beside this file says where less is asked than Schemathesis would, and why.
+"""
+
+import shutil
+import subprocess
+import sysconfig
+from pathlib import Path
+
+import pytest
+from tests.service import CARD, Service
+
+from registration.api import patients
+
+HERE = Path(__file__).parent
+PROGRAM = Path(sysconfig.get_path("scripts")) / "schemathesis"
+
+
+@pytest.mark.parametrize(
+    ("phases", "most_examples", "seed"),
+    [
+        pytest.param("examples,coverage,fuzzing,stateful", 3, 1, id="quick"),
+        *(
+            pytest.param(
+                "examples,coverage,fuzzing,stateful",
+                100,
+                seed,
+                id=f"seed-{seed}",
+                marks=pytest.mark.slow,
+            )
+            for seed in (2, 3)
+        ),
+    ],
+)
+def test_the_service_does_what_its_document_says(
+    service: Service,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    phases: str,
+    most_examples: int,
+    seed: int,
+) -> None:
+    # it asks for positions that nobody has reached, over and over
+    monkeypatch.setattr(patients, "_POSITION_WAIT", 0.05)
+    desk = service.desk(role="admin")
+    desk.given_patient(
+        identifiers=[{"system": CARD, "value": "1"}],
+        nextOfKin=[{"name": "Obi", "relationship": "brother"}],
+    )
+    shutil.copy(HERE / "schemathesis.toml", tmp_path)
+    run = subprocess.run(
+        [
+            str(PROGRAM),
+            "--no-color",
+            "run",
+            f"{service.url}/openapi.json",
+            *("--header", f"Authorization: Bearer {desk.bearer}"),
+            *("--phases", phases),
+            *("--checks", "all"),
+            *("--max-examples", str(most_examples)),
+            *("--seed", str(seed)),
+            "--no-shrink",
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout[-20_000:] + run.stderr
+    faults = [line for line in service.lines if b'"fault"' in line and desk.tenant.encode() in line]
+    assert faults == []

@@ -1,0 +1,203 @@
+"""`kill -9` of the service and of PostgreSQL at random moments, under load.
+
+Whoever was told that a command is done finds it done exactly once; whoever was told nothing asks
+again with the same key, and gets the one answer there ever is.
+"""
+
+import asyncio
+import random
+import signal
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import httpx
+import orjson
+import psycopg
+import pytest
+from tests.faults.program import CANARY, TENANT, Program, serving
+
+from registration.eventstore.verify import verify_log
+from registration.projections import runner, search
+
+DESKS = 4
+
+
+class Desk(threading.Thread):
+    """Registers and edits patients of its own; never gives up on a command, never changes its key."""
+
+    def __init__(self, program: Program, number: int, stop: threading.Event) -> None:
+        super().__init__()
+        self.program = program
+        self.number = number
+        self.stop = stop
+        self.random = random.Random(number)
+        self.done: list[tuple[dict[str, Any], httpx.Response]] = []
+        self.retries = 0
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            with self.program.client() as client:
+                while not self.stop.is_set():
+                    self._one_patient(client)
+        except BaseException as error:
+            self.error = error
+            raise
+
+    def _one_patient(self, client: httpx.Client) -> None:
+        said = {
+            "names": [{"family": f"{CANARY}{self.number}", "given": [str(len(self.done))]}],
+            "gender": "unknown",
+            "identifiers": [{"system": "x", "value": f"{self.number}-{len(self.done)}"}],
+        }
+        patient = self._send(client, "POST", "/v1/patients", said)
+        at = f"/v1/patients/{patient['id']}"
+        for step in range(self.random.randrange(4)):
+            if self.random.random() < 0.5:
+                said = {"name": f"{CANARY} {step}", "relationship": "cousin"}
+                patient = self._send(client, "POST", f"{at}/next-of-kin", said)
+            else:
+                gender = "male" if patient["gender"] != "male" else "female"
+                match = f'"{patient["version"]}"'
+                patient = self._send(
+                    client, "PATCH", f"{at}/demographics", {"gender": gender}, match
+                )
+
+    def _send(
+        self, client: httpx.Client, method: str, path: str, said: Any, if_match: str = ""
+    ) -> dict[str, Any]:
+        headers = {"Idempotency-Key": f"{self.number}-{len(self.done)}"}
+        if if_match:
+            headers["If-Match"] = if_match
+        request = {"method": method, "url": path, "json": said, "headers": headers}
+        deadline = time.monotonic() + 45
+        while True:
+            assert time.monotonic() < deadline, "no answer for too long"
+            try:
+                answer = client.request(**request)
+            except httpx.TransportError:
+                answer = None
+            if answer is not None and answer.is_success:
+                self.done.append((request, answer))
+                body: dict[str, Any] = answer.json()
+                return body
+            if answer is not None:
+                assert answer.status_code in (429, 503), answer.text
+            self.retries += 1
+            time.sleep(0.05)
+
+
+def under_load(program: Program, seed: int, cycles: int) -> list[Desk]:
+    """Kill the service and the database in turn while the desks work; return the desks."""
+    chance, stop = random.Random(seed), threading.Event()
+    desks = [Desk(program, number, stop) for number in range(DESKS)]
+    for desk in desks:
+        desk.start()
+    for cycle in range(cycles):
+        time.sleep(chance.uniform(0.3, 1.2))
+        if cycle % 2:
+            program.kill_postgres()
+            time.sleep(chance.uniform(0.0, 1.5))
+        else:
+            program.end(signal.SIGKILL)
+            program.start()
+    time.sleep(1.0)
+    stop.set()
+    for desk in desks:
+        desk.join(60)
+        assert not desk.is_alive()
+        assert desk.error is None
+    return desks
+
+
+def read_model(url: str) -> dict[str, list[str]]:
+    with psycopg.connect(url) as connection:
+        tables = connection.execute(
+            "SELECT table_name FROM information_schema.tables WHERE table_schema = %s",
+            (search.NAME,),
+        ).fetchall()
+        return {
+            name: [
+                row
+                for (row,) in connection.execute(
+                    f"SELECT t::text FROM {search.NAME}.{name} t ORDER BY 1"
+                )
+            ]
+            for (name,) in tables
+        }
+
+
+def until_ready(client: httpx.Client) -> dict[str, Any]:
+    """Return what /readyz says once it has found the database; each dead connection costs a 503."""
+    deadline = time.monotonic() + 20
+    while (answer := client.get("/readyz")).status_code != 200:
+        assert time.monotonic() < deadline, answer.text
+        time.sleep(0.1)
+    body: dict[str, Any] = answer.json()
+    return body
+
+
+async def caught_up(url: str) -> bool:
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+        for _ in range(500):
+            if all(m.behind == 0 and m.leader for m in await runner.status(connection)):
+                return True
+            await asyncio.sleep(0.02)
+    return False
+
+
+@pytest.mark.parametrize(
+    ("seed", "cycles"),
+    [
+        pytest.param(1, 3, id="a-few"),
+        *(pytest.param(seed, 12, id=f"seed-{seed}", marks=pytest.mark.slow) for seed in range(2, 8)),
+    ],
+)
+def test_nothing_acknowledged_is_lost_and_nothing_happens_twice(
+    tmp_path: Path, seed: int, cycles: int
+) -> None:
+    with serving(tmp_path) as program:
+        desks = under_load(program, seed, cycles)
+        done = [entry for desk in desks for entry in desk.done]
+        assert len(done) > 20
+        assert sum(desk.retries for desk in desks) > 0
+
+        with program.client() as client:
+            for request, first in done:
+                again = client.request(**request)
+                assert (again.status_code, again.content) == (first.status_code, first.content)
+                assert again.headers["idempotency-replayed"] == "true"
+                for name in ("etag", "location", "x-log-position"):
+                    assert again.headers.get(name) == first.headers.get(name)
+            ready = until_ready(client)
+            metrics = client.get("/metrics").content
+
+        url = program.postgres.url
+        with psycopg.connect(url) as connection:
+            rows = connection.execute(
+                "SELECT stream_id, version, position, metadata FROM registration.event"
+                " WHERE tenant = %s ORDER BY position",
+                (TENANT,),
+            ).fetchall()
+        keys = Counter(orjson.loads(metadata)["idempotencyKey"] for *_, metadata in rows)
+        assert keys == Counter(request["headers"]["Idempotency-Key"] for request, _ in done)
+        assert [position for _, _, position, _ in rows] == list(range(1, len(rows) + 1))
+        versions: Counter[Any] = Counter()
+        for stream, version, _, _ in rows:
+            versions[stream] += 1
+            assert version == versions[stream]
+        assert verify_log(url).ok
+
+        assert asyncio.run(caught_up(url))
+        live = read_model(url)
+        assert len(live["patient"]) == len(versions)
+        asyncio.run(runner.rebuild(url))
+        assert read_model(url) == live
+        assert all(row["deadLetters"] == 0 for row in ready["readModels"])
+        logs = program.logs()
+        assert b'"operation":"patient.register"' in logs
+        for written in (logs, metrics, str(ready).encode()):
+            assert CANARY.encode() not in written
