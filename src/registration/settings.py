@@ -4,15 +4,15 @@ Command line options override the environment, the environment overrides the def
 The reference in the documentation is generated from the descriptions.
 """
 
-import importlib
 import json
-import re
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from registration.domain.identifiers import check_systems
 
 ENV_PREFIX = "REGISTRATION_"
 
@@ -57,8 +57,8 @@ class Settings(BaseSettings):
     append_queue_limit: int = Field(
         2000,
         ge=1,
-        description="Commands that may wait for the event store in one process; further ones are "
-        "answered with 429 and `Retry-After`.",
+        description="Commands of one tenant that may wait for the event store in one process; "
+        "further ones are answered with 429 and `Retry-After`.",
     )
     body_limit: int = Field(
         1024 * 1024,
@@ -93,9 +93,7 @@ class Settings(BaseSettings):
     @field_validator("identifier_systems")
     @classmethod
     def _checks_exist(cls, systems: dict[str, str]) -> dict[str, str]:
-        for system, check in systems.items():
-            if not _is_stdnum_check(check):
-                raise ValueError(f"{system}: python-stdnum has no check named {check!r}")
+        check_systems(systems)
         return systems
 
     @model_validator(mode="after")
@@ -136,13 +134,3 @@ def _as_text(value: Any) -> str:
     if isinstance(value, str):
         return value
     return json.dumps(value, ensure_ascii=False)
-
-
-def _is_stdnum_check(name: str) -> bool:
-    if not re.fullmatch(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)*", name):
-        return False
-    try:
-        module = importlib.import_module(f"stdnum.{name}")
-    except ModuleNotFoundError:
-        return False
-    return callable(getattr(module, "is_valid", None))

@@ -15,6 +15,7 @@ from tests.service import ADA, Desk, Service, new_id, place, problem, succeeded
 from registration.api.problems import PROBLEMS
 
 CANARY = "Zebedee-Quux"
+NOBODY = "0192f0c1-2345-7abc-8def-0123456789ab"
 
 
 def send(desk: Desk, body: bytes | Iterator[bytes], **headers: str) -> httpx.Response:
@@ -209,9 +210,9 @@ class TestEveryProblem:
         ("method", "path", "allowed"),
         [
             ("DELETE", "/v1/patients", "GET, POST"),
-            ("PUT", f"/v1/patients/{new_id()}", "GET, HEAD"),
-            ("PATCH", f"/v1/patients/{new_id()}/names/{new_id()}", "GET, PUT"),
-            ("GET", f"/v1/patients/{new_id()}/demographics", "PATCH"),
+            ("PUT", f"/v1/patients/{NOBODY}", "GET, HEAD"),
+            ("PATCH", f"/v1/patients/{NOBODY}/names/{NOBODY}", "GET, PUT"),
+            ("GET", f"/v1/patients/{NOBODY}/demographics", "PATCH"),
             ("POST", "/livez", "GET"),
             ("OPTIONS", "/v1/patients", "GET, POST"),
         ],

@@ -24,21 +24,6 @@ _LEEWAY = 5
 _TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
 _FACILITY = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 
-SCOPES = (
-    "patient:read",
-    "patient:write",
-    "encounter:read",
-    "encounter:write",
-    "consent:write",
-    "mpi:read",
-    "mpi:propose",
-    "mpi:approve",
-    "schema:write",
-    "audit:read",
-    "report:read",
-    "sync",
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Caller:

@@ -174,19 +174,29 @@ def _shown(record: RecordedEvent) -> dict[str, Any]:
 _ENTRIES = (
     # path, parameter, member of the resource, operation, summary, what comes back
     ("names", "nameId", "names", "patient.name", "One name", Name),
-    ("identifiers", "identifierId", "identifiers", "patient.identifier", "One identifier", Identifier),
+    (
+        "identifiers",
+        "identifierId",
+        "identifiers",
+        "patient.identifier",
+        "One identifier",
+        Identifier,
+    ),
     ("next-of-kin", "nokId", "nextOfKin", "patient.next_of_kin", "One next of kin", NextOfKin),
 )
 
 
 def _entry_endpoint(member: str, parameter: str) -> Callable[..., Awaitable[Response]]:
     async def entry(
-        request: Request, caller: Reader, id: UUID, entry_id: Annotated[UUID, Path(alias=parameter)]
+        request: Request,
+        caller: Reader,
+        patient_id: PatientId,
+        entry_id: Annotated[UUID, Path(alias=parameter)],
     ) -> Response:
         """Return one live entry of a patient, as the Location of its creation names it."""
-        loaded = await services(request).store.load(LoadRequest(caller.tenant, id))
+        loaded = await services(request).store.load(LoadRequest(caller.tenant, patient_id))
         if loaded.events:
-            patient = Patient(id, loaded.events)
+            patient = Patient(patient_id, loaded.events)
             for found in patient.resource()[member]:
                 if found["id"] == str(entry_id):
                     return _json(found, {"ETag": f'"{patient.version}"'})

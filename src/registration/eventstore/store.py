@@ -161,7 +161,7 @@ class EventStore:
     """Append to and read the log of every tenant.
 
     Raises :class:`StoreUnavailableError` when the database does not answer within ``deadline``
-    seconds, and :class:`StoreOverloadedError` when ``queue_limit`` requests wait already.
+    seconds, and :class:`StoreOverloadedError` when ``queue_limit`` requests of the tenant wait.
     """
 
     def __init__(
@@ -200,13 +200,13 @@ class EventStore:
 
     async def append(self, tenant: str, request: AppendRequest) -> Verdict:
         """Append one request; returns after its commit is durable."""
-        if self.queued >= self._queue_limit:
-            raise StoreOverloadedError
         lane = self._appends.get(tenant)
         if lane is None:
             lane = self._appends[tenant] = Lane(
                 lambda requests: self._append(tenant, requests), _exclusive
             )
+        if len(lane) >= self._queue_limit:
+            raise StoreOverloadedError
         return await lane.submit(request)
 
     async def load(self, request: LoadRequest) -> Loaded:
