@@ -1,5 +1,7 @@
 """``python -m benchmarks``: everything in one run on one machine."""
 
+import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -44,6 +46,7 @@ def main(
         raise typer.BadParameter(f"there is no part named {', '.join(sorted(unknown))}")
     if "append" in chosen and "limit" not in chosen:
         chosen.append("limit")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was started is stopped
     with started(console, quick=quick) as bench:
         described = machine.describe(bench)
         for name, part in PARTS.items():

@@ -223,21 +223,15 @@ def new_id() -> UUID:
 @contextmanager
 def running(database_url: str, data_dir: Path, **settings: Any) -> Iterator[Service]:
     """Run the service and its read models in a thread of this process."""
-    made = Settings(
-        **{
-            "database_url": database_url,
-            "data_dir": data_dir,
-            "identifier_systems": SYSTEMS,
-        }
-        | settings
-    )
+    settings = {"identifier_systems": SYSTEMS} | settings
+    made = Settings(database_url=database_url, data_dir=data_dir, **settings)
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
     with httpx.Client(base_url=url, timeout=20, limits=limits) as http:
         service = Service(url, database_url, made, http)
         server = _server(service)
-        thread = threading.Thread(target=_serve, args=(server, listener, made.database_url))
+        thread = threading.Thread(target=_serve, args=(server, listener, database_url))
         thread.start()
         try:
             while not server.started:

@@ -1,7 +1,6 @@
 """One service for all tests of this folder."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from tests.service import Clock, Desk, Service, running
@@ -29,9 +28,3 @@ def clock(service: Service) -> Iterator[Clock]:
     """The service's time; what a test moved is put right after it."""
     yield service.clock
     service.clock.ahead -= service.clock.ahead
-
-
-@pytest.fixture(scope="session")
-def empty_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of the session."""
-    return tmp_path_factory.mktemp("session")

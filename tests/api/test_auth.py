@@ -20,8 +20,19 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
-from starlette.routing import Match
-from tests.service import ADA, CARD, Desk, Service, new_id, new_tenant, place, problem, running, succeeded
+from starlette.routing import Match, Route
+from tests.service import (
+    ADA,
+    CARD,
+    Desk,
+    Service,
+    new_id,
+    new_tenant,
+    place,
+    problem,
+    running,
+    succeeded,
+)
 
 from registration.api import auth
 from registration.api.app import application
@@ -35,7 +46,8 @@ def b64(value: Any) -> str:
 
 
 def ask(service: Service, authorization: str | bytes | None) -> httpx.Response:
-    headers = {} if authorization is None else {"Authorization": authorization}
+    value = authorization.encode() if isinstance(authorization, str) else authorization
+    headers = {} if value is None else {b"Authorization": value}
     return service.http.get(f"/v1/patients/{new_id()}", headers=headers)
 
 
@@ -155,9 +167,7 @@ class TestTokens:
         token = issue_token(
             service.key, role=role, token_id=new_id(), now=datetime.now(UTC), tenant=new_tenant()
         )
-        answer = service.http.get(
-            "/v1/sync/contract", headers={"Authorization": f"Bearer {token}"}
-        )
+        answer = service.http.get("/v1/sync/contract", headers={"Authorization": f"Bearer {token}"})
         assert answer.status_code == 200
 
 
@@ -280,8 +290,8 @@ def test_every_route_under_v1_is_in_the_document() -> None:
     plain = {
         (method, route.path)
         for route in app.router.routes
-        if getattr(route, "path", "").startswith("/v1")
-        for method in route.methods - {"HEAD"}  # type: ignore[attr-defined]
+        if isinstance(route, Route) and route.path.startswith("/v1")
+        for method in (route.methods or set()) - {"HEAD"}
     }
     assert plain <= documented
 
@@ -337,23 +347,23 @@ class Issuer:
 def publishing() -> Iterator[Issuer]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            issuer.asked += 1
-            body = issuer.published()
+            found.asked += 1
+            body = found.published()
             self.send_response(200)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, format: str, *args: Any) -> None:
+        def log_message(self, *args: Any) -> None:
             pass
 
     with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        issuer = Issuer(f"http://127.0.0.1:{server.server_port}/jwks.json")
+        found = Issuer(f"http://127.0.0.1:{server.server_port}/jwks.json")
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
         try:
-            yield issuer
+            yield found
         finally:
             server.shutdown()
             thread.join()
@@ -416,9 +426,7 @@ class TestPublishedKeys:
             lambda issuer: issuer.token("unheard-of", alg="HS256", key="x" * 32),
         ],
     )
-    def test_another_token_is_not(
-        self, federated, issuer, forge: Callable[[Issuer], str]
-    ) -> None:
+    def test_another_token_is_not(self, federated, issuer, forge: Callable[[Issuer], str]) -> None:
         problem(ask(federated, f"Bearer {forge(issuer)}"), 401, "UNAUTHENTICATED")
 
     def test_a_token_of_the_installations_own_key_is_not(self, federated) -> None:
@@ -429,9 +437,7 @@ class TestPublishedKeys:
         pass_time(monkeypatch, 31)
         problem(ask(federated, f"Bearer {issuer.token('rsa-2')}"), 404, "NOT_FOUND")
 
-    def test_a_withdrawn_key_is_not_trusted_for_long(
-        self, federated, issuer, monkeypatch
-    ) -> None:
+    def test_a_withdrawn_key_is_not_trusted_for_long(self, federated, issuer, monkeypatch) -> None:
         issuer.add("lost", "ES256")
         tokens = [issuer.token("lost"), issuer.token("lost")]
         pass_time(monkeypatch, 100)
@@ -450,15 +456,16 @@ class TestPublishedKeys:
             problem(ask(federated, f"Bearer {token}"), 401, "UNAUTHENTICATED")
         assert issuer.asked - before <= 2
 
-    def test_without_the_issuer_new_tokens_have_to_wait(
-        self, service: Service, tmp_path
-    ) -> None:
-        with running(
-            service.database_url,
-            tmp_path,
-            jwks_url="http://127.0.0.1:1/jwks.json",
-            jwt_issuer="https://idp.example",
-            jwt_audience="clinic",
-        ) as alone, publishing() as issuer:
+    def test_without_the_issuer_new_tokens_have_to_wait(self, service: Service, tmp_path) -> None:
+        with (
+            running(
+                service.database_url,
+                tmp_path,
+                jwks_url="http://127.0.0.1:1/jwks.json",
+                jwt_issuer="https://idp.example",
+                jwt_audience="clinic",
+            ) as alone,
+            publishing() as issuer,
+        ):
             issuer.add("rsa-1", "RS256")
             problem(ask(alone, f"Bearer {issuer.token('rsa-1')}"), 503, "UNAVAILABLE")

@@ -126,8 +126,13 @@ class TestOtherRequests:
         one = b'{"gender": "other", "names": [{"family": "A", "use": "usual"}]}'
         same = b'{ "names":[{"use":"usual","family":"\\u0041"}],"gender":"other" }'
         answers = [
-            desk("POST", "/v1/patients", content=body, content_type="application/json",
-                 Idempotency_Key="k")
+            desk(
+                "POST",
+                "/v1/patients",
+                content=body,
+                content_type="application/json",
+                Idempotency_Key="k",
+            )
             for body in (one, same)
         ]
         assert_replayed(answers[1], answers[0])
@@ -211,7 +216,10 @@ class TestRefusals:
             (lambda desk: desk.register(birthDate="2999", Idempotency_Key="k"), 422),
             (
                 lambda desk: desk(
-                    "POST", "/v1/patients", content=b"{", content_type="application/json",
+                    "POST",
+                    "/v1/patients",
+                    content=b"{",
+                    content_type="application/json",
                     Idempotency_Key="k",
                 ),
                 400,
@@ -224,8 +232,11 @@ class TestRefusals:
             ),
             (
                 lambda desk: desk(
-                    "POST", "/v1/patients", content=b"x" * 2_000_000,
-                    content_type="application/json", Idempotency_Key="k",
+                    "POST",
+                    "/v1/patients",
+                    content=b"x" * 2_000_000,
+                    content_type="application/json",
+                    Idempotency_Key="k",
                 ),
                 413,
             ),
@@ -365,9 +376,7 @@ def test_eight_at_once_add_one_next_of_kin(desk: Desk) -> None:
     patient = desk.given_patient()
     path = f"{place(patient)}/next-of-kin"
     with ThreadPoolExecutor(8) as pool:
-        answers = list(
-            pool.map(lambda _: desk.post(path, KIN, Idempotency_Key="k"), range(8))
-        )
+        answers = list(pool.map(lambda _: desk.post(path, KIN, Idempotency_Key="k"), range(8)))
     assert {(answer.status_code, answer.content) for answer in answers} == {
         (201, answers[0].content)
     }

@@ -2,12 +2,13 @@
 
 import asyncio
 import os
-import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import httpx
@@ -17,6 +18,7 @@ import psycopg
 import pytest
 from tests.service import ADA, CARD, Desk, Service, new_id, place, problem, running, succeeded
 
+from registration.api import app
 from registration.api.commands import COMMAND_ROUTES
 from registration.api.problems import PROBLEMS
 from registration.domain.contract import table
@@ -34,6 +36,13 @@ def document(service: Service) -> dict[str, Any]:
     return found
 
 
+def drop(server_url: str, database_url: str) -> None:
+    """Drop a database under whoever is connected to it."""
+    name = urlsplit(database_url).path.removeprefix("/")
+    with psycopg.connect(server_url, autocommit=True) as connection:
+        connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)'.encode())
+
+
 class TestHealth:
     def test_it_is_alive_and_ready(self, service: Service) -> None:
         assert service.http.get("/livez").json() == {"status": "ok"}
@@ -44,13 +53,12 @@ class TestHealth:
         assert (search["name"], search["running"], search["deadLetters"]) == ("search", True, 0)
 
     def test_without_its_database_it_is_alive_and_not_ready(
-        self, _databases, _migrated_template, tmp_path
+        self, database_url: str, database_server_url: str, tmp_path: Path
     ) -> None:
-        name, url = _databases.create(_migrated_template)
-        with running(url, tmp_path, request_deadline=2.0) as alone:
+        with running(database_url, tmp_path, request_deadline=2.0) as alone:
             desk = alone.desk()
             patient = desk.given_patient(names=[{"family": CANARY}])
-            _databases.drop(name)
+            drop(database_server_url, database_url)
             requests: list[Callable[[], httpx.Response]] = [
                 lambda: desk.register(names=[{"family": CANARY}], Idempotency_Key="k"),
                 lambda: desk.get(place(patient)),
@@ -135,7 +143,9 @@ class TestLogs:
 
     def test_no_line_and_no_measurement_ever_names_a_patient(self, desk: Desk) -> None:
         name = {"family": CANARY, "given": [CANARY]}
-        patient = desk.given_patient(names=[name, name], identifiers=[{"system": CARD, "value": CANARY}])
+        patient = desk.given_patient(
+            names=[name, name], identifiers=[{"system": CARD, "value": CANARY}]
+        )
         at = place(patient)
         answers = [
             desk.register(identifiers=[{"system": CARD, "value": CANARY}]),
@@ -150,7 +160,16 @@ class TestLogs:
             desk("POST", "/v1/patients", content=CANARY.encode(), content_type=CANARY),
             desk.get(at, headers={"Authorization": f"Bearer {CANARY}", "Host": CANARY}),
         ]
-        assert {answer.status_code for answer in answers} == {200, 201, 401, 404, 409, 412, 415, 422}
+        assert {answer.status_code for answer in answers} == {
+            200,
+            201,
+            401,
+            404,
+            409,
+            412,
+            415,
+            422,
+        }
         for line in list(desk.service.lines):
             assert CANARY.encode() not in line
         assert CANARY not in desk.service.http.get("/metrics").text
@@ -199,7 +218,8 @@ class TestOpenApi:
 
     def test_answers_are_as_described(self, desk: Desk, document) -> None:
         patient = desk.given_patient(
-            telecom=[{"system": "phone", "value": "1"}], nextOfKin=[{"name": "O", "relationship": "x"}]
+            telecom=[{"system": "phone", "value": "1"}],
+            nextOfKin=[{"name": "O", "relationship": "x"}],
         )
 
         def check(path: str, shown: str, params: Any = None) -> None:
@@ -216,24 +236,21 @@ class TestOpenApi:
         check("/v1/patients", "/v1/patients", {"minPosition": 1})
 
 
+@pytest.fixture(scope="module")
+def poisoned(
+    module_database_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Desk, dict[str, Any]]]:
+    """A patient with an event that no class knows, as a log has it that a newer program wrote."""
+    with running(module_database_url, tmp_path_factory.mktemp("poisoned")) as service:
+        desk = service.desk()
+        patient = desk.given_patient(names=[{"family": CANARY}])
+        _store_unknown_event(module_database_url, desk.tenant, patient)
+        yield desk, patient
+
+
 class TestPoison:
-    """An event that no class knows, as a log has it that a newer program wrote."""
-
-    @pytest.fixture(scope="class")
-    @staticmethod
-    def poisoned(
-        _databases, _migrated_template, tmp_path_factory: pytest.TempPathFactory
-    ) -> Iterator[tuple[Desk, dict[str, Any]]]:
-        name, url = _databases.create(_migrated_template)
-        with running(url, tmp_path_factory.mktemp("poisoned")) as service:
-            desk = service.desk()
-            patient = desk.given_patient(names=[{"family": CANARY}])
-            _store_unknown_event(url, desk.tenant, patient)
-            yield desk, patient
-        _databases.drop(name)
-
     def test_the_read_model_sets_the_patient_aside_and_goes_on(self, poisoned) -> None:
-        desk, patient = poisoned
+        desk, _ = poisoned
         position = desk.register().headers["x-log-position"]
         found = succeeded(desk.get("/v1/patients", params={"minPosition": position}))["items"]
         assert len(found) == 2
@@ -266,6 +283,28 @@ class TestPoison:
         assert desk.topics(patient) == ["patient.registered", "patient.from-the-future"]
 
 
+def test_a_stored_refusal_and_the_patient_data_in_it_go_when_their_time_is_over(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "_TIDY_SECONDS", 0.1)
+    with (
+        running(database_url, tmp_path, idempotency_ttl=1) as service,
+        psycopg.connect(database_url, autocommit=True) as connection,
+    ):
+        desk = service.desk()
+        patient = desk.given_patient()
+        stale = desk.patch(
+            f"{place(patient)}/demographics", {}, If_Match='"9"', Idempotency_Key="k"
+        )
+        problem(stale, 412, "OPTIMISTIC_LOCK_CONFLICT")
+        deadline = time.monotonic() + 10
+        kept = "SELECT count(*) FROM registration.outcome WHERE body IS NOT NULL"
+        assert connection.execute(kept).fetchone() == (1,)
+        while connection.execute(kept).fetchone() != (0,):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
 def _store_unknown_event(url: str, tenant: str, patient: dict[str, Any]) -> None:
     async def store() -> None:
         topic, data, meta = "patient.from-the-future", b'{"x":1}', b'{"actor":"someone"}'
@@ -282,9 +321,7 @@ def _store_unknown_event(url: str, tenant: str, patient: dict[str, Any]) -> None
             await opened.close()
         assert isinstance(verdict, Stored)
 
-    thread = threading.Thread(target=lambda: asyncio.run(store()))
-    thread.start()
-    thread.join()
+    asyncio.run(store())
 
 
 @pytest.mark.skipif(

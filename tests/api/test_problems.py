@@ -51,7 +51,6 @@ def test_what_is_no_json_in_utf_8_is_malformed(desk: Desk, body) -> None:
     [
         b'{"gender": NaN}',
         b'{"gender": -Infinity}',
-        b'{"gender": 1e999}',
         b'{"gender": "\\ud800"}',
         b'{"\\udc00": 1}',
         b'{"gender": "a\\u0000b"}',
@@ -60,6 +59,7 @@ def test_what_is_no_json_in_utf_8_is_malformed(desk: Desk, body) -> None:
         b"[]",
         b'"x"',
         b"12345678901234567890123",
+        b"1e999",
     ],
 )
 def test_what_json_can_say_and_nobody_can_store_is_invalid(desk: Desk, body) -> None:

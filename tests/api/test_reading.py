@@ -1,8 +1,12 @@
 """Reading: a patient now and as it stood, its history, and the search."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import Any
 
+import httpx
 import pytest
 from tests.service import ADA, CARD, Clock, Desk, Service, etag, place, problem, succeeded
 
@@ -15,9 +19,7 @@ class TestOnePatient:
         answer = desk.get(place(patient))
         assert (answer.json(), answer.headers["etag"]) == (patient, '"3"')
 
-    @pytest.mark.parametrize(
-        "seen", ['"2"', 'W/"2"', '"1", "2"', "*", '"7" , W/"2"']
-    )
+    @pytest.mark.parametrize("seen", ['"2"', 'W/"2"', '"1", "2"', "*", '"7" , W/"2"'])
     def test_who_has_this_version_is_told_so(self, desk: Desk, seen) -> None:
         patient = desk.given_events(desk.given_patient(), 1)
         answer = desk.get(place(patient), If_None_Match=seen)
@@ -139,7 +141,7 @@ class TestHistory:
             cursor = page["next"]
             if cursor is None:
                 break
-        assert sum(pages, []) == whole
+        assert list(chain(*pages)) == whole
         assert len(pages) == -(-4 // limit)
 
     @pytest.mark.parametrize(
@@ -174,9 +176,9 @@ class TestSearch:
             answer = desk.register(names=[{"family": f"Quickly{number}"}], facility="north")
             position = answer.headers["x-log-position"]
             params = {"family": f"quickly{number}", "minPosition": position}
-            assert [i["id"] for i in succeeded(desk.get("/v1/patients", params=params))["items"]] == [
-                answer.json()["id"]
-            ]
+            assert [
+                i["id"] for i in succeeded(desk.get("/v1/patients", params=params))["items"]
+            ] == [answer.json()["id"]]
 
     def test_an_item_shows_who_it_is(self, desk: Desk) -> None:
         patient = desk.given_patient(
@@ -256,6 +258,20 @@ class TestSearch:
         assert problem(answer, 503, "READ_MODEL_BEHIND") == {}
         assert 1.9 < answer.elapsed.total_seconds() < 4
 
+    def test_those_who_wait_for_a_position_are_in_nobodys_way(self, desk: Desk) -> None:
+        position = int(desk.register().headers["x-log-position"])
+
+        def search(number: int) -> httpx.Response:
+            waiting = {"minPosition": position + 1} if number else {}
+            return desk.get("/v1/patients", params=waiting)
+
+        with ThreadPoolExecutor(24) as pool:
+            waiting = [pool.submit(search, number) for number in range(1, 24)]
+            time.sleep(0.3)
+            answer = search(0)
+            assert (answer.status_code, answer.elapsed.total_seconds() < 1) == (200, True)
+            assert {future.result().status_code for future in waiting} == {503}
+
     @pytest.mark.parametrize(
         ("query", "path"),
         [
@@ -280,7 +296,8 @@ class TestSearch:
         assert [error["path"] for error in extra["errors"]] == [path]
 
     @pytest.mark.parametrize(
-        "text", ["x" * 1000, "𞤀" * 999, "ﷺ" * 990, "龘" * 1000, " ".join("ab" * 9 for _ in range(50))]
+        "text",
+        ["x" * 1000, "𞤀" * 999, "ﷺ" * 990, "龘" * 1000, " ".join("ab" * 9 for _ in range(50))],
     )
     def test_no_name_however_odd_stops_the_read_model(self, desk: Desk, text) -> None:
         position = desk.register(names=[{"text": text}]).headers["x-log-position"]

@@ -280,7 +280,9 @@ class TestIdentifiers:
         assert (after["identifiers"], after["version"]) == ([], 2)
         assert desk.history(first)[1]["data"]["reason"] == "belongs to a twin"
         second = desk.given_patient(identifiers=[number])
-        extra = problem(desk.post(f"{place(first)}/identifiers", number), 409, "IDENTIFIER_CONFLICT")
+        extra = problem(
+            desk.post(f"{place(first)}/identifiers", number), 409, "IDENTIFIER_CONFLICT"
+        )
         assert extra == {"patientId": second["id"]}
         problem(desk.post(path, {"reason": "again"}), 404, "NOT_FOUND")
 

@@ -35,6 +35,7 @@ PERMITTED, WITH_VERSION, ON_SYNC, CONFIRM, ONLINE = (
 )
 
 # operation, case, resource, policy, version needed, offline, from: section 2, row by row
+# ruff: noqa: E501  (a row is a line)
 CONTRACT = [
     ("patient.register", "", "PatientAggregate", SERVER, "no", PERMITTED, "seed"),
     ("patient.update_demographics", "", "PatientAggregate", LOCK, "stream", WITH_VERSION, "seed"),

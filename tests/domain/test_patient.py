@@ -175,8 +175,16 @@ class TestUpdateDemographics:
 
     @pytest.mark.parametrize(
         "said",
-        [{}, {"gender": "female"}, {"telecom": []}, {"facility": None}, {"addresses": None},
-         {"birthDateEstimated": False}, {"birthDateEstimated": None}, {"birthDate": None}],
+        [
+            {},
+            {"gender": "female"},
+            {"telecom": []},
+            {"facility": None},
+            {"addresses": None},
+            {"birthDateEstimated": False},
+            {"birthDateEstimated": None},
+            {"birthDate": None},
+        ],
     )
     def test_what_is_so_already_is_no_event(self, said) -> None:
         self.when(registered(), **said).then_nothing()
@@ -206,7 +214,9 @@ class TestNames:
         )
 
     def test_the_same_name_with_the_same_id_is_there_already(self) -> None:
-        when(registered(), operation=Operation.ADD_NAME, id=str(uuid(1)), family="Okoro").then_nothing()
+        when(
+            registered(), operation=Operation.ADD_NAME, id=str(uuid(1)), family="Okoro"
+        ).then_nothing()
 
     def test_another_name_with_a_taken_id_is_refused(self) -> None:
         when(
@@ -220,9 +230,9 @@ class TestNames:
         )
 
     def test_a_name_is_replaced_under_its_id(self) -> None:
-        when(
-            registered(), operation=Operation.REPLACE_NAME, entry=uuid(1), family="Bello"
-        ).then(events.NameReplaced(name=name(1, "Bello")))
+        when(registered(), operation=Operation.REPLACE_NAME, entry=uuid(1), family="Bello").then(
+            events.NameReplaced(name=name(1, "Bello"))
+        )
 
     def test_the_same_content_replaces_nothing(self) -> None:
         when(
@@ -264,9 +274,7 @@ class TestNames:
 
 class TestIdentifiersAndNextOfKin:
     def test_an_identifier_is_added_and_taken(self) -> None:
-        wanted = when(
-            registered(), operation=Operation.ADD_IDENTIFIER, system=CARD, value="4711"
-        )
+        wanted = when(registered(), operation=Operation.ADD_IDENTIFIER, system=CARD, value="4711")
         wanted.then(events.IdentifierAdded(identifier=identifier(1000)))
         assert list(claims(None, wanted.decide()[0])) == [(CARD, "4711", True)]
 
@@ -386,7 +394,7 @@ def _decided(
         return []
 
 
-_context = context()._replace(new_id=lambda _numbers=count(10_000): uuid(next(_numbers)))
+_context = context()
 
 
 def _takes_what_is_held(state: PatientState | None, event: events.Event) -> bool:

@@ -1,4 +1,4 @@
-"""The program itself as a process, with a PostgreSQL of its own, to be killed, frozen and stopped."""
+"""The program itself as a process, with a PostgreSQL of its own: to be killed, frozen, stopped."""
 
 import os
 import signal
@@ -16,10 +16,10 @@ from typing import Any
 
 import httpx
 import psutil
+from tests.service import new_id
 
 from registration.api.keys import issue_token, signing_key
 from registration.eventstore.embedded import EmbeddedPostgres
-from tests.service import new_id
 
 TENANT = "clinic"
 CANARY = "Zebedeequux"
@@ -95,7 +95,7 @@ class Program:
 
     @contextmanager
     def frozen_postgres(self) -> Iterator[None]:
-        """Stop every process of the database server for a while: it neither answers nor hangs up."""
+        """Stop all of the database server for a while: it neither answers nor hangs up."""
         pid = self.postgres.pid
         assert pid is not None
         server = psutil.Process(pid)

@@ -26,7 +26,7 @@ DESKS = 4
 
 
 class Desk(threading.Thread):
-    """Registers and edits patients of its own; never gives up on a command, never changes its key."""
+    """Registers and edits patients of its own; repeats each command until it is done."""
 
     def __init__(self, program: Program, number: int, stop: threading.Event) -> None:
         super().__init__()
@@ -153,7 +153,10 @@ async def caught_up(url: str) -> bool:
     ("seed", "cycles"),
     [
         pytest.param(1, 3, id="a-few"),
-        *(pytest.param(seed, 12, id=f"seed-{seed}", marks=pytest.mark.slow) for seed in range(2, 8)),
+        *(
+            pytest.param(seed, 12, id=f"seed-{seed}", marks=pytest.mark.slow)
+            for seed in range(2, 8)
+        ),
     ],
 )
 def test_nothing_acknowledged_is_lost_and_nothing_happens_twice(
