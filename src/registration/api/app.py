@@ -28,6 +28,7 @@ from registration.api.observe import Observed, stderr_log
 from registration.api.openapi import document
 from registration.api.problems import problem
 from registration.api.requests import Services, utc_now, validation_failed
+from registration.api.shortcut import Shortcut
 from registration.domain.errors import DomainError
 from registration.eventstore import database
 from registration.eventstore.store import (
@@ -56,7 +57,19 @@ def create_app(
     """
     settings = settings or Settings()
     app = application(settings, clock)
-    return Observed(app, deadline=settings.request_deadline, metrics=app.state.metrics, log=log)
+    return Observed(
+        Shortcut(app, _hot_routes(), _HANDLERS),
+        deadline=settings.request_deadline,
+        metrics=app.state.metrics,
+        log=log,
+    )
+
+
+def _hot_routes() -> list[Route]:
+    return [
+        *starlette_routes(),
+        Route("/v1/patients/{id}", patients.get_patient, methods=["GET"], name="patient.read"),
+    ]
 
 
 def application(settings: Settings, clock: Callable[[], datetime] | None = None) -> FastAPI:
@@ -72,10 +85,7 @@ def application(settings: Settings, clock: Callable[[], datetime] | None = None)
     )
     app.state.metrics = Metrics()
     app.openapi = lambda: document(app)  # type: ignore[method-assign]
-    app.router.routes[:0] = [
-        *starlette_routes(),
-        Route("/v1/patients/{id}", patients.get_patient, methods=["GET"], name="patient.read"),
-    ]
+    app.router.routes[:0] = _hot_routes()
     for part in (patients, sync, operations):
         app.include_router(part.router)
     for kind, handler in _HANDLERS.items():

@@ -94,6 +94,7 @@ def _run_http(settings: Settings, listener: socket.socket, announce: Callable[[]
         lifespan="on",
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         log_config=None,
         log_level="warning",  # the application logs its own requests
         timeout_graceful_shutdown=GRACE_SECONDS,

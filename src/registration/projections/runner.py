@@ -294,17 +294,19 @@ class _Follower:
         await _set_search_path(leader, self._model.NAME)
         await self._look(leader)
         while not self._stop.is_set():
-            if not await _heads(leader, self._model.NAME):
-                self._patience = 0.0
-                await self._pause(self._poll)
-                continue
-            await self._catch_up(leader, reader)
+            heads = await _heads(leader, self._model.NAME)
+            await self._catch_up(leader, reader, heads)
+            self._patience = 0.0
+            # also after a catch-up: many small batches cost several times one of their size
+            await self._pause(self._poll)
 
-    async def _catch_up(self, leader: Connection, reader: Connection) -> None:
+    async def _catch_up(
+        self, leader: Connection, reader: Connection, heads: Mapping[str, int]
+    ) -> None:
         read = dict(self._positions)
 
         async def plan() -> list[_Slice]:
-            return _divide(await _heads(reader, self._model.NAME), read)
+            return _divide(heads, read)
 
         async with aclosing(_batches(reader, plan)) as batches:
             async for batch in batches:
