@@ -14,7 +14,7 @@ import time
 from bisect import bisect_left
 from typing import TypeVar
 
-from benchmarks import limit
+from benchmarks import bare, limit
 from benchmarks.bench import Bench, connect
 from benchmarks.load import Plan, Report, Workload
 from benchmarks.load import run as load
@@ -35,6 +35,7 @@ def run(bench: Bench) -> None:
     if not bench.results.limits:
         limit.run(bench, "before HTTP")
     bench.say("http")
+    _bare(bench)
     with serving(bench.data_dir) as service:
         registered = _register(bench, service)
         _update(bench, service, registered)
@@ -43,6 +44,20 @@ def run(bench: Bench) -> None:
         _open_loop(bench, service)
         bench.add("http", "memory of the worker afterwards", service.rss_mb(), "MB", at_most(200))
     limit.run(bench, "after HTTP")
+
+
+def _bare(bench: Bench) -> None:
+    with bare.serving() as port:
+        plan = Plan("127.0.0.1", port, Register("none", "bare"), CONNECTIONS, bench.scaled(8, 2))
+        report = load(plan)
+    bench.add(
+        "http",
+        "HTTP alone: parse a registration and answer it, no service behind",
+        report.rate,
+        "requests/s",
+        ratio=True,
+        note=f"p50 {report.ms(0.5):.1f} ms",
+    )
 
 
 def _register(bench: Bench, service: Service) -> list[bytes]:

@@ -14,6 +14,9 @@ from registration.commands.common import DatabaseUrl, DataDir, database, load_se
 from registration.commands.progress import progress_bars
 
 
+_YIELDING = 5
+
+
 @app.command()
 def project(
     data_dir: DataDir = None,
@@ -28,6 +31,8 @@ def project(
     settings = load_settings(data_dir=data_dir, database_url=database_url)
     if until_stdin_closes:
         _stop_when_stdin_closes()
+        # Beside a service, commands come first: who waits for a read model says so (minPosition).
+        os.nice(_YIELDING)
     with database(settings) as url:
         asyncio.run(_run_until_stopped(url))
 
