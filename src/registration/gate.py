@@ -91,10 +91,15 @@ class Reply(NamedTuple):
 
 @dataclass(eq=False)
 class Refusal(Exception):
-    """A refusal on its way out; ``replayed`` where it is the outcome of an earlier request."""
+    """A refusal on its way out; ``replayed`` where it is the outcome of an earlier request.
+
+    ``position``: how far the tenant's log is known to be, so that a query can wait for what the
+    refusal is about.
+    """
 
     error: DomainError
     replayed: bool = False
+    position: int | None = None
 
 
 class _Attempt(NamedTuple):
@@ -126,7 +131,13 @@ class Gate:
         require_scope(context.scopes, rule.scope)
         if rule.needs_version and command.version is None:
             raise Refusal(DomainError("VERSION_REQUIRED", "State the version that you have seen."))
-        attempt = _attempt(command, context, rule)
+        try:
+            return await self._carry_out(_attempt(command, context, rule))
+        except Refusal as refusal:
+            refusal.position = self._store.reached(context.tenant)
+            raise
+
+    async def _carry_out(self, attempt: _Attempt) -> Reply:
         for _ in range(MOST_RACES):
             try:
                 reply = await (
@@ -151,9 +162,7 @@ class Gate:
             LoadRequest(attempt.context.tenant, attempt.aggregate_id, attempt.key)
         )
         if loaded.outcome is not None:
-            if loaded.outcome.fingerprint != attempt.fingerprint:
-                raise Refusal(_key_reused(attempt))
-            return await self._replay(attempt, loaded.outcome)
+            return await self._first(attempt, loaded.outcome)
         if not loaded.events:
             raise not_found("patient")
         patient = Patient(attempt.aggregate_id, loaded.events)
@@ -220,6 +229,11 @@ class Gate:
 
         Returns only where the first request with this key was applied meanwhile: with its outcome.
         """
+        if attempt.handler.creates and attempt.key is not None:
+            # a create is decided before its key is looked up: what was valid then may not be now
+            known = await self._store.load(LoadRequest(attempt.context.tenant, None, attempt.key))
+            if known.outcome is not None:
+                return await self._first(attempt, known.outcome)
         if attempt.command.key is None or error.code not in _REMEMBERED:
             raise Refusal(_visible(error, attempt.context))
         verdict = await self._store.append(
@@ -240,6 +254,12 @@ class Gate:
         if isinstance(verdict, KeyReused):
             raise Refusal(_key_reused(attempt))
         raise Refusal(_visible(error, attempt.context))
+
+    async def _first(self, attempt: _Attempt, outcome: Outcome) -> Reply:
+        """Give the outcome that was found under the request's key, if it is this request's."""
+        if outcome.fingerprint != attempt.fingerprint:
+            raise Refusal(_key_reused(attempt))
+        return await self._replay(attempt, outcome)
 
     async def _replay(self, attempt: _Attempt, outcome: Outcome) -> Reply:
         """Answer as the first request was answered; after the time to live, with what is now."""

@@ -206,7 +206,7 @@ def test_an_identifier_that_somebody_holds_is_refused_until_it_is_free(desk: Des
         ),
         (
             lines(ADA).replace(b"Okoro", b"Ok\\u0000ro"),
-            "VALIDATION_FAILED holds a NUL character or a number beyond all bounds",
+            "VALIDATION_FAILED holds a NUL character",
         ),
         (
             lines(ADA | {"active": False}),

@@ -162,6 +162,8 @@ def _answer(request: Request, error: DomainError, **headers: str) -> Response:
 
 async def _refusal(request: Request, error: Any) -> Response:
     headers = {"Idempotency-Replayed": "true"} if error.replayed else {}
+    if error.position is not None:
+        headers["X-Log-Position"] = str(error.position)
     return _answer(request, error.error, **headers)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -119,13 +120,16 @@ def _endpoint(route: CommandRoute) -> Callable[[Request], Awaitable[Response]]:
             key=_key(idempotency_key(request), mutation),
             mutation_id=mutation,
         )
-        return answer(await its.gate.handle(command, context))
+        return answer(await its.gate.handle(command, context), caller.scopes)
 
     return endpoint
 
 
-def answer(reply: Reply) -> Response:
-    """Return the response to a command: the resource, its version, and where the log stands."""
+def answer(reply: Reply, scopes: frozenset[str]) -> Response:
+    """Return the response to a command: the patient, its version, and where the log stands.
+
+    A caller who may write but not read gets the id and the version alone.
+    """
     headers = {"ETag": f'"{reply.patient.version}"', "X-Log-Position": str(reply.position)}
     if reply.created:
         location = f"/v1/patients/{reply.patient.id}"
@@ -135,11 +139,15 @@ def answer(reply: Reply) -> Response:
     if reply.replayed:
         headers["Idempotency-Replayed"] = "true"
     return Response(
-        reply.patient.json(),
+        reply.patient.json() if "patient:read" in scopes else _receipt(reply),
         201 if reply.created else 200,
         headers,
         "application/json",
     )
+
+
+def _receipt(reply: Reply) -> bytes:
+    return orjson.dumps({"id": reply.patient.id, "version": reply.patient.version})
 
 
 def _aggregate_id(request: Request, payload: Any, creates: bool) -> UUID | None:

@@ -18,6 +18,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from registration.api.metrics import Metrics
 from registration.api.problems import PROBLEMS, problem
 
+_NO_SNIFF = (b"x-content-type-options", b"nosniff")
+# Patient data may be kept by the caller's own cache, which asks each time (RFC 9111).
+_PRIVATE = (b"cache-control", b"private, no-cache")
 _SANE = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
 
@@ -52,12 +55,14 @@ class Observed:
             return
         started = time.perf_counter()
         seen = scope["observation"] = Observation(_request_id(scope))
-        named = (b"x-request-id", seen.request_id.encode())
+        common = [(b"x-request-id", seen.request_id.encode()), _NO_SNIFF]
+        if scope["path"].startswith("/v1/"):
+            common.append(_PRIVATE)
 
         async def observing_send(message: Message) -> None:
             if message["type"] == "http.response.start":
                 seen.status = message["status"]
-                message["headers"] = [*message["headers"], named]
+                message["headers"] = [*message["headers"], *common]
             await send(message)
 
         try:

@@ -10,7 +10,7 @@ from pydantic.json_schema import models_json_schema
 
 from registration.api.commands import COMMAND_ROUTES, CommandRoute
 from registration.api.problems import PROBLEM_JSON, PROBLEMS
-from registration.api.wire import ProblemDetails
+from registration.api.wire import ProblemDetails, Receipt
 from registration.domain.contract import rules_for
 from registration.domain.handlers import HANDLERS
 from registration.domain.patient_resource import PatientResource
@@ -78,7 +78,7 @@ def _schemas() -> dict[str, Any]:
     modes: list[Any] = [
         (model, "validation") for model in sorted(payloads, key=lambda m: m.__name__)
     ]
-    modes += [(PatientResource, "serialization"), (ProblemDetails, "serialization")]
+    modes += [(model, "serialization") for model in (PatientResource, Receipt, ProblemDetails)]
     _, schema = models_json_schema(modes, ref_template=_REF + "{model}")
     found: dict[str, Any] = schema["$defs"]
     return found
@@ -187,9 +187,15 @@ def _success(made: bool) -> dict[str, Any]:
         headers["Location"] = {"schema": {"type": "string", "format": "uri-reference"}}
     return {
         "201" if made else "200": {
-            "description": "The patient as it is now.",
+            "description": "The patient as it is now; its id and version without patient:read.",
             "headers": headers,
-            "content": {"application/json": {"schema": {"$ref": _REF + "PatientResource"}}},
+            "content": {
+                "application/json": {
+                    "schema": {
+                        "anyOf": [{"$ref": _REF + "PatientResource"}, {"$ref": _REF + "Receipt"}]
+                    }
+                }
+            },
         }
     }
 
@@ -205,6 +211,9 @@ def _query(name: str, schema: dict[str, Any], description: str) -> dict[str, Any
 def _get_patient() -> dict[str, Any]:
     responses = _success(made=False)
     responses["200"]["description"] = "The patient, now or as it stood."
+    responses["200"]["content"] = {
+        "application/json": {"schema": {"$ref": _REF + "PatientResource"}}
+    }
     responses["200"]["headers"] = {"ETag": responses["200"]["headers"]["ETag"]}
     responses["304"] = {"description": "You have this version."}
     return {

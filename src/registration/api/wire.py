@@ -60,6 +60,13 @@ class FoundPatients(Answer):
     next: str | None
 
 
+class Receipt(Answer):
+    """What a caller who may write but not read gets of a command."""
+
+    id: UUID
+    version: int
+
+
 class Violation(Answer):
     """One place that does not fit: a JSON Pointer (RFC 6901) and a message without the input."""
 

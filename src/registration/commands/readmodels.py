@@ -13,7 +13,6 @@ from registration.commands import CommandError, app
 from registration.commands.common import DatabaseUrl, DataDir, database, load_settings
 from registration.commands.progress import progress_bars
 
-
 _YIELDING = 5
 
 

@@ -181,6 +181,7 @@ class EventStore:
         self._appends: dict[str, Lane[AppendRequest, Verdict]] = {}
         self._loads = Lane(self._load)
         self._abandoned: set[asyncio.Task[Any]] = set()
+        self._reached: dict[str, int] = {}
 
     async def open(self) -> None:
         """Connect; raises ``PoolTimeout`` when the database is not there."""
@@ -197,6 +198,10 @@ class EventStore:
     def queued(self) -> int:
         """How many appends wait for their call."""
         return sum(len(lane) for lane in self._appends.values())
+
+    def reached(self, tenant: str) -> int | None:
+        """Return the last position of the tenant's log that this process has seen, if any."""
+        return self._reached.get(tenant)
 
     async def append(self, tenant: str, request: AppendRequest) -> Verdict:
         """Append one request; returns after its commit is durable."""
@@ -272,7 +277,11 @@ class EventStore:
             cursor = await connection.execute(_APPEND, arguments, prepare=True, binary=True)
             return await cursor.fetchall()
 
-        return [_verdict(row) for row in await self._with_connection(query)]
+        verdicts = [_verdict(row) for row in await self._with_connection(query)]
+        for verdict in verdicts:
+            if isinstance(verdict, Stored):
+                self._see(tenant, verdict.position)
+        return verdicts
 
     async def _load(self, requests: Sequence[LoadRequest]) -> Sequence[Loaded]:
         arguments = (
@@ -301,6 +310,7 @@ class EventStore:
                         fingerprint, status, stream, version, position, data, at, late
                     )
             elif request.stream_id is not None:
+                self._see(request.tenant, position)
                 events[i - 1].append(
                     RecordedEvent(
                         request.tenant,
@@ -315,6 +325,9 @@ class EventStore:
                     )
                 )
         return [Loaded(e, o) for e, o in zip(events, outcomes, strict=True)]
+
+    def _see(self, tenant: str, position: int) -> None:
+        self._reached[tenant] = max(position, self._reached.get(tenant, 0))
 
     async def _with_connection(
         self, query: Callable[[AsyncConnection[TupleRow]], Awaitable[Result]]
