@@ -63,7 +63,7 @@ def test_an_issuer_is_named_in_full() -> None:
 
 @pytest.mark.parametrize("check", ["nl.nothing", "os", "../luhn", "", "exceptions"])
 def test_an_unknown_check_is_refused(check: str) -> None:
-    with pytest.raises(ValidationError, match="identifier system .urn:x."):
+    with pytest.raises(ValidationError, match="identifier system"):
         Settings(identifier_systems={"urn:x": check})
 
 
