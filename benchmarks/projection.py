@@ -8,7 +8,7 @@ from benchmarks.bench import Bench, connect
 from benchmarks.results import at_least
 from benchmarks.sample import Requests, registrations
 from registration.projections import search
-from registration.projections.runner import rebuild
+from registration.projections.rebuild import rebuild
 
 
 def run(bench: Bench) -> None:

@@ -20,7 +20,8 @@ import pytest
 from tests.faults.program import CANARY, TENANT, Program, serving
 
 from registration.eventstore.verify import verify_log
-from registration.projections import runner, search
+from registration.projections import rebuild, search
+from registration.projections import status as how
 
 DESKS = 4
 
@@ -143,7 +144,7 @@ def until_ready(client: httpx.Client) -> dict[str, Any]:
 async def caught_up(url: str) -> bool:
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
         for _ in range(500):
-            if all(m.behind == 0 and m.leader for m in await runner.status(connection)):
+            if all(m.behind == 0 and m.leader for m in await how.status(connection)):
                 return True
             await asyncio.sleep(0.02)
     return False
@@ -197,7 +198,7 @@ def test_nothing_acknowledged_is_lost_and_nothing_happens_twice(
         assert asyncio.run(caught_up(url))
         live = read_model(url)
         assert len(live["patient"]) == len(versions)
-        asyncio.run(runner.rebuild(url))
+        asyncio.run(rebuild.rebuild(url))
         assert read_model(url) == live
         assert all(row["deadLetters"] == 0 for row in ready["readModels"])
         logs = program.logs()

@@ -23,7 +23,8 @@ from registration.eventstore.embedded import EmbeddedPostgres
 from registration.eventstore.records import Outcome, Stored
 from registration.eventstore.store import EventStore, StoreUnavailableError
 from registration.eventstore.verify import verify_log
-from registration.projections import runner
+from registration.projections import rebuild
+from registration.projections import status as how
 
 WRITERS = 16
 CRASHES = 3
@@ -76,10 +77,10 @@ def test_nothing_is_lost_or_doubled_when_the_database_crashes(postgres: Embedded
             for key, verdict in list(done.items())[:200]:
                 assert (await _append(store, key)).position == verdict.position
             live = await seen(postgres.url)
-            await runner.rebuild(postgres.url, "tally", models=[Tally()])
+            await rebuild.rebuild(postgres.url, "tally", models=[Tally()])
             assert await seen(postgres.url) == live
             async with connected(postgres.url) as connection:
-                [status] = await runner.status(connection, [Tally()])
+                [status] = await how.status(connection, [Tally()])
                 assert (status.leader, status.behind) == (True, 0)
         assert sorted(v.position for v in done.values()) == list(range(1, head + 1))
         await assert_exactly_once(postgres.url, head)

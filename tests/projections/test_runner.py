@@ -13,7 +13,8 @@ from tests.eventstore.given import TENANT, fill, next_of_kin, open_store, regist
 from registration.domain.events import NextOfKinAdded, PatientRegistered
 from registration.eventstore import database
 from registration.eventstore.records import RecordedEvent
-from registration.projections import runner
+from registration.projections import feed, rebuild, runner
+from registration.projections import status as how
 
 OTHER = "clinic-b"
 
@@ -91,7 +92,7 @@ async def seen(url: str, schema: str = "tally") -> list[TupleRow]:
 
 async def wait_for(url: str, position: int, tenant: str = TENANT, name: str = "tally") -> None:
     async with connected(url) as connection:
-        assert await runner.wait_for(connection, name, tenant, position, 10)
+        assert await how.wait_for(connection, name, tenant, position, 10)
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
@@ -103,7 +104,7 @@ async def until(condition: Callable[[], Awaitable[bool]]) -> None:
 async def leader_pid(url: str) -> int | None:
     found = await rows(
         url,
-        f"SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND classid = {runner._LEADER}"
+        f"SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND classid = {feed.LEADER}"
         " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
     )
     return found[0][0] if found else None
@@ -136,7 +137,7 @@ def test_applies_every_tenants_events_in_order(database_url: str) -> None:
             await wait_for(database_url, 30, OTHER)
         await assert_exactly_once(database_url, 2500)
         await assert_exactly_once(database_url, 30, OTHER)
-        assert 1 < model.largest <= runner.BATCH
+        assert 1 < model.largest <= feed.BATCH
 
     asyncio.run(scenario())
 
@@ -144,29 +145,29 @@ def test_applies_every_tenants_events_in_order(database_url: str) -> None:
 def test_tenants_share_a_batch_and_the_small_ones_are_served_whole() -> None:
     read = {"big": 10}
     heads = {"big": 1_000_000, "small": 3, "level": 0}
-    slices = runner._divide(heads, read)
-    assert slices == [("small", 0, 3, ()), ("big", 10, 10 + runner.BATCH - 3, ())]
-    assert read == {"big": 10 + runner.BATCH - 3, "small": 3}
-    many = runner._divide({f"t{n}": 5 for n in range(2 * runner.BATCH)}, {})
-    assert sum(part.until - part.after for part in many) == runner.BATCH
+    slices = feed.divide(heads, read)
+    assert slices == [("small", 0, 3, ()), ("big", 10, 10 + feed.BATCH - 3, ())]
+    assert read == {"big": 10 + feed.BATCH - 3, "small": 3}
+    many = feed.divide({f"t{n}": 5 for n in range(2 * feed.BATCH)}, {})
+    assert sum(part.until - part.after for part in many) == feed.BATCH
 
 
 def test_says_how_far_it_is(database_url: str) -> None:
     async def scenario() -> None:
         model = Tally()
         async with open_store(database_url) as store, connected(database_url) as connection:
-            [before] = await runner.status(connection, [model])
+            [before] = await how.status(connection, [model])
             assert (before.leader, before.tenants) == (False, ())
             async with running(database_url, model):
                 await stored(store, registered())
                 await wait_for(database_url, 1)
-                [now] = await runner.status(connection, [model])
+                [now] = await how.status(connection, [model])
                 assert (now.name, now.leader) == ("tally", True)
-                assert now.tenants == (runner.TenantStatus(TENANT, 1, 1, 0),)
+                assert now.tenants == (how.TenantStatus(TENANT, 1, 1, 0),)
             await stored(store, registered())
-            [after] = await runner.status(connection, [model])
+            [after] = await how.status(connection, [model])
             assert (after.leader, after.behind, after.dead_letters) == (False, 1, 0)
-            assert not await runner.wait_for(connection, "tally", TENANT, 2, 0.03)
+            assert not await how.wait_for(connection, "tally", TENANT, 2, 0.03)
 
     asyncio.run(scenario())
 
@@ -239,16 +240,16 @@ def test_poison_parks_its_stream_and_nothing_else(
                 "SELECT name, tenant, stream_id, position, version, topic, error"
                 " FROM registration.dead_letter",
             ) == [("tally", TENANT, bad, 3, 1, "patient.registered", "ValueError")]
-            [now] = await runner.status(connection, [model])
+            [now] = await how.status(connection, [model])
             assert (now.dead_letters, now.behind) == (1, 0)
 
             # mended, a rebuild takes in what was set aside
             reason = f"ValueError at position 3 of tenant {TENANT}"
-            with pytest.raises(runner.RebuildError, match=reason):
-                await runner.rebuild(database_url, "tally", models=[model])
+            with pytest.raises(rebuild.RebuildError, match=reason):
+                await rebuild.rebuild(database_url, "tally", models=[model])
             assert [name for _, _, name in await seen(database_url)] == names
             model.poison.clear()
-            await runner.rebuild(database_url, "tally", models=[model])
+            await rebuild.rebuild(database_url, "tally", models=[model])
             await stored(store, next_of_kin("Latest"), stream=bad, version=3)
             await wait_for(database_url, 8)
             assert [name for _, _, name in await seen(database_url)] == [
@@ -261,7 +262,7 @@ def test_poison_parks_its_stream_and_nothing_else(
                 "Last",
                 "Latest",
             ]
-            [now] = await runner.status(connection, [model])
+            [now] = await how.status(connection, [model])
             assert now.dead_letters == 0
 
     asyncio.run(scenario())
@@ -298,12 +299,12 @@ def test_a_rebuild_gives_the_same_rows(database_url: str) -> None:
             await wait_for(database_url, 1700)
             await wait_for(database_url, 20, OTHER)
             live = await seen(database_url)
-            await runner.rebuild(database_url, None, lambda *s: told.append(s), models=[model])
+            await rebuild.rebuild(database_url, None, lambda *s: told.append(s), models=[model])
             assert await seen(database_url) == live
         assert told[-1] == ("tally", 1720, 1720)
         assert await schemas(database_url) == ["tally"]
-        with pytest.raises(runner.RebuildError, match="no read model"):
-            await runner.rebuild(database_url, "nonsense", models=[model])
+        with pytest.raises(rebuild.RebuildError, match="no read model"):
+            await rebuild.rebuild(database_url, "nonsense", models=[model])
 
     asyncio.run(scenario())
 
@@ -319,7 +320,7 @@ def test_rebuilds_without_a_runner_and_before_any(database_url: str) -> None:
     async def scenario() -> None:
         async with open_store(database_url) as store:
             await fill(store, 30)
-        await runner.rebuild(database_url, "tally", models=[Tally()])
+        await rebuild.rebuild(database_url, "tally", models=[Tally()])
         await assert_exactly_once(database_url, 30)
 
     asyncio.run(scenario())
@@ -342,7 +343,7 @@ def test_rebuilds_while_writers_write(database_url: str) -> None:
             await fill(store, 1500)
             writers = [asyncio.create_task(write(tenant)) for tenant in (TENANT, OTHER)]
             for _ in range(4):
-                await runner.rebuild(database_url, "tally", models=[model])
+                await rebuild.rebuild(database_url, "tally", models=[model])
             done = True
             await asyncio.gather(*writers)
             total = {tenant: await store.head(tenant) for tenant in (TENANT, OTHER)}
@@ -361,10 +362,10 @@ def test_two_rebuilds_of_one_read_model_do_not_meet(database_url: str) -> None:
         async with open_store(database_url) as store:
             await fill(store, 3000)
         results = await asyncio.gather(
-            *(runner.rebuild(database_url, "tally", models=[model]) for _ in range(2)),
+            *(rebuild.rebuild(database_url, "tally", models=[model]) for _ in range(2)),
             return_exceptions=True,
         )
-        assert [type(r) for r in results if r is not None] == [runner.RebuildError]
+        assert [type(r) for r in results if r is not None] == [rebuild.RebuildError]
         await assert_exactly_once(database_url, 3000)
 
     asyncio.run(scenario())

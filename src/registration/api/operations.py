@@ -14,7 +14,7 @@ from registration.api.metrics import Metrics
 from registration.api.problems import PROBLEMS
 from registration.api.requests import detached, services
 from registration.domain.errors import not_found
-from registration.projections import runner
+from registration.projections import status as progress
 
 router = APIRouter(tags=["operations"])
 
@@ -70,9 +70,9 @@ async def metrics(request: Request) -> Response:
 async def _read_models(request: Request) -> list[dict[str, Any]] | None:
     """Return a row a read model, over all tenants; ``None`` when the database is away."""
 
-    async def query() -> list[runner.ReadModelStatus]:
+    async def query() -> list[progress.ReadModelStatus]:
         async with services(request).views.connection() as connection:
-            return await runner.status(connection)
+            return await progress.status(connection)
 
     try:
         return [_row(status) for status in await asyncio.wait_for(detached(query()), _PATIENCE)]
@@ -80,7 +80,7 @@ async def _read_models(request: Request) -> list[dict[str, Any]] | None:
         return None
 
 
-def _row(status: runner.ReadModelStatus) -> dict[str, Any]:
+def _row(status: progress.ReadModelStatus) -> dict[str, Any]:
     """Sum up a read model over all tenants: which tenants there are is nobody's business here."""
     return {
         "name": status.name,

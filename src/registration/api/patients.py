@@ -32,9 +32,9 @@ from registration.domain.resources import Identifier, Name, NextOfKin
 from registration.eventstore.records import RecordedEvent
 from registration.eventstore.store import LATEST, LoadRequest
 from registration.gate import require_scope
-from registration.projections.runner import wait_for
 from registration.projections.search import NAME
 from registration.projections.search_query import SearchPage, SearchQuery, search
+from registration.projections.status import wait_for
 
 router = APIRouter()
 

@@ -48,8 +48,8 @@ def rebuild(
 
     The service may run meanwhile: it answers from the old ones until then.
     """
-    from registration.projections.runner import RebuildError
-    from registration.projections.runner import rebuild as rebuild_read_models
+    from registration.projections.rebuild import RebuildError
+    from registration.projections.rebuild import rebuild as rebuild_read_models
 
     settings = load_settings(data_dir=data_dir, database_url=database_url)
     with database(settings) as url, progress_bars() as progress:
