@@ -18,6 +18,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+import registration.cli  # noqa: F401  (all commands, in their order, whatever a test imports)
 from registration.eventstore.embedded import EmbeddedPostgres
 from registration.eventstore.migrations import migrate
 

@@ -5,7 +5,9 @@ command has to state and what it collides with all come from the conflict table
 (:mod:`registration.domain.contract`).
 """
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -35,8 +37,8 @@ from registration.eventstore.records import (
 )
 from registration.eventstore.store import LATEST, EventStore, LoadRequest
 
-MOST_RACES = 8
-"""Times that a command is decided again because its stream moved between load and append."""
+MOST_RACES = 20
+"""Times that a command is decided again because another process moved its stream meanwhile."""
 
 _REFUSED = 0
 """Stands for the status of a stored refusal, whose number is the HTTP layer's."""
@@ -91,15 +93,20 @@ class Reply(NamedTuple):
 
 @dataclass(eq=False)
 class Refusal(Exception):
-    """A refusal on its way out; ``replayed`` where it is the outcome of an earlier request.
-
-    ``position``: how far the tenant's log is known to be, so that a query can wait for what the
-    refusal is about.
-    """
+    """A refusal on its way out; ``replayed`` where it is the outcome of an earlier request."""
 
     error: DomainError
     replayed: bool = False
-    position: int | None = None
+
+
+class _Turn:
+    """The queue of commands on one stream in this process."""
+
+    __slots__ = ("commands", "lock")
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.commands = 0
 
 
 class _Attempt(NamedTuple):
@@ -120,6 +127,7 @@ class Gate:
 
     def __init__(self, store: EventStore) -> None:
         self._store = store
+        self._turns: dict[tuple[str, UUID], _Turn] = {}
 
     async def handle(self, command: Command, context: Context) -> Reply:
         """Carry a command out, or give again what became of it.
@@ -131,11 +139,26 @@ class Gate:
         require_scope(context.scopes, rule.scope)
         if rule.needs_version and command.version is None:
             raise Refusal(DomainError("VERSION_REQUIRED", "State the version that you have seen."))
+        attempt = _attempt(command, context, rule)
+        async with self._turn((context.tenant, attempt.aggregate_id)):
+            return await self._carry_out(attempt)
+
+    @asynccontextmanager
+    async def _turn(self, stream: tuple[str, UUID]) -> AsyncIterator[None]:
+        """Let the commands on one stream go one after the other, in the order they came.
+
+        Without it each append would make all others on that stream decide again. Correctness does
+        not rest on it: other processes have turns of their own, and the append checks the version.
+        """
+        turn = self._turns.setdefault(stream, _Turn())
+        turn.commands += 1
         try:
-            return await self._carry_out(_attempt(command, context, rule))
-        except Refusal as refusal:
-            refusal.position = self._store.reached(context.tenant)
-            raise
+            async with turn.lock:
+                yield
+        finally:
+            turn.commands -= 1
+            if not turn.commands:
+                del self._turns[stream]
 
     async def _carry_out(self, attempt: _Attempt) -> Reply:
         for _ in range(MOST_RACES):
@@ -271,7 +294,8 @@ class Gate:
         )
         patient = Patient(outcome.stream_id, loaded.events)
         made = [record.event for record in loaded.events if record.version == outcome.version]
-        return _reply(attempt, patient, outcome.position, made, replayed=True)
+        position = loaded.events[-1].position if outcome.late else outcome.position
+        return _reply(attempt, patient, position, made, replayed=True)
 
 
 def require_scope(scopes: frozenset[str], scope: str) -> None:

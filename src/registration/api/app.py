@@ -27,7 +27,7 @@ from registration.api.metrics import Metrics
 from registration.api.observe import Observed, stderr_log
 from registration.api.openapi import document
 from registration.api.problems import problem
-from registration.api.requests import Services, utc_now, validation_failed
+from registration.api.requests import Services, services, utc_now, validation_failed
 from registration.api.shortcut import Shortcut
 from registration.domain.errors import DomainError
 from registration.eventstore import database
@@ -150,7 +150,13 @@ def _authenticator(settings: Settings) -> Authenticator:
 
 
 def _answer(request: Request, error: DomainError, **headers: str) -> Response:
-    request.scope["observation"].code = error.code
+    seen = request.scope["observation"]
+    seen.code = error.code
+    if request.method != "GET" and seen.tenant is not None:
+        # where the log stands as far as this process knows, so that a query can wait for it
+        position = services(request).store.reached(seen.tenant)
+        if position is not None:
+            headers["X-Log-Position"] = str(position)
     return problem(
         error.code,
         error.detail,
@@ -162,8 +168,6 @@ def _answer(request: Request, error: DomainError, **headers: str) -> Response:
 
 async def _refusal(request: Request, error: Any) -> Response:
     headers = {"Idempotency-Replayed": "true"} if error.replayed else {}
-    if error.position is not None:
-        headers["X-Log-Position"] = str(error.position)
     return _answer(request, error.error, **headers)
 
 

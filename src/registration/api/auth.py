@@ -21,7 +21,7 @@ LONGEST_TOKEN = 8192
 _REMEMBERED = 4096
 _REMEMBERED_SECONDS = 60.0
 _LEEWAY = 5
-_TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
+TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
 _FACILITY = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 
 
@@ -100,8 +100,8 @@ def _caller(claims: dict[str, Any]) -> Caller:
         raise unauthenticated("The token's exp is not a number.")
     if not isinstance(subject, str) or not 0 < len(subject) <= 255 or "\0" in subject:
         raise unauthenticated("The token's sub is not a short text.")
-    if not isinstance(tenant, str) or not _TENANT.fullmatch(tenant):
-        raise unauthenticated("The token names no tenant.")
+    if not isinstance(tenant, str) or not TENANT.fullmatch(tenant):
+        raise unauthenticated("The token's tenant is missing, or no short plain text.")
     scope = claims.get("scope", "")
     if not isinstance(scope, str):
         raise unauthenticated("The token's scope is not a space-separated text.")

@@ -27,7 +27,7 @@ _SANE = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 class Observation:
     """What is to be told of one request; the endpoints fill it in as they learn it."""
 
-    __slots__ = ("code", "operation", "request_id", "status", "tenant")
+    __slots__ = ("code", "operation", "reading", "request_id", "status", "tenant")
 
     def __init__(self, request_id: str) -> None:
         self.request_id = request_id
@@ -35,6 +35,7 @@ class Observation:
         self.tenant: str | None = None
         self.code: str | None = None
         self.status = 0
+        self.reading = False
 
 
 class Observed:
@@ -69,7 +70,9 @@ class Observed:
             async with asyncio.timeout(self._deadline):
                 await self._app(scope, receive, observing_send)
         except TimeoutError:
-            await self._give_up(scope, receive, observing_send, seen, "UNAVAILABLE")
+            # a body that does not arrive is the caller's trouble, and no outage of ours
+            code = "MALFORMED_REQUEST" if seen.reading else "UNAVAILABLE"
+            await self._give_up(scope, receive, observing_send, seen, code)
         # a fault of ours: its kind and place are told, not what it holds
         except Exception as error:  # noqa: BLE001
             self._log(_fault(seen, error))

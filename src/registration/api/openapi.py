@@ -27,6 +27,7 @@ _COMMON = (
     "VALIDATION_FAILED",
     "IDEMPOTENCY_KEY_REUSED",
     "TOO_MANY_REQUESTS",
+    "INTERNAL_ERROR",
     "UNAVAILABLE",
 )
 
@@ -91,7 +92,8 @@ def _settle(operation: dict[str, Any], *, secured: bool) -> None:
         operation["responses"]["422"] = problems("VALIDATION_FAILED")[422]
     if secured:
         operation["security"] = [{"bearer": []}]
-        for status, response in problems("UNAUTHENTICATED", "UNAVAILABLE").items():
+        common = problems("UNAUTHENTICATED", "TOO_MANY_REQUESTS", "INTERNAL_ERROR", "UNAVAILABLE")
+        for status, response in common.items():
             operation["responses"].setdefault(str(status), response)
 
 

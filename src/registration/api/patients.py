@@ -9,6 +9,7 @@ from uuid import UUID
 import orjson
 from fastapi import APIRouter, Path, Query
 from psycopg import AsyncConnection
+from psycopg.errors import InvalidSchemaName, UndefinedTable
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -57,6 +58,7 @@ async def get_patient(request: Request) -> Response:
     require_scope(caller.scopes, "patient:read")
     patient_id = path_id(request, "id", "patient")
     as_of, version = _moment(request)
+    await _reached(request, caller.tenant, request.query_params.get("minPosition"))
     loaded = await services(request).store.load(
         LoadRequest(caller.tenant, patient_id, until=version or LATEST)
     )
@@ -64,11 +66,29 @@ async def get_patient(request: Request) -> Response:
     if not history or (version is not None and history[-1].version != version):
         raise not_found("patient" if version is None else "version of the patient")
     etag = f'"{history[-1].version}"'
-    seen = request.headers.get("if-none-match", "")
-    if etag in seen or seen.strip() == "*":
+    if _has(request, etag):
         return Response(status_code=304, headers={"ETag": etag})
     body = Patient(patient_id, history).json()
     return Response(body, 200, {"ETag": etag}, "application/json")
+
+
+def _has(request: Request, etag: str) -> bool:
+    """Whether the caller has this version already (RFC 9110, If-None-Match)."""
+    seen = request.headers.get("if-none-match", "")
+    return etag in seen or seen.strip() == "*"
+
+
+async def _reached(request: Request, tenant: str, position: int | str | None) -> None:
+    """Raise ``READ_MODEL_BEHIND`` where the log itself is not at ``minPosition``.
+
+    What folds the stream is never behind; a position of another tenant, or from before a restored
+    backup, must not go unnoticed all the same.
+    """
+    store = services(request).store
+    if position is None or int(position) <= (store.reached(tenant) or 0):
+        return
+    if int(position) > await store.head(tenant):
+        raise DomainError("READ_MODEL_BEHIND", "The log has not reached minPosition.")
 
 
 def _moment(request: Request) -> tuple[datetime | None, int | None]:
@@ -109,9 +129,7 @@ def instant(text: str | None, path: str) -> datetime | None:
 class Page(BaseModel):
     """The parameters of every list."""
 
-    model_config = ConfigDict(
-        extra="forbid", alias_generator=to_camel, validate_by_name=True, hide_input_in_errors=True
-    )
+    model_config = ConfigDict(extra="forbid", alias_generator=to_camel, hide_input_in_errors=True)
 
     limit: Annotated[int, Field(ge=1, le=200)] = 50
     cursor: Annotated[str | None, Field(max_length=2000)] = None
@@ -133,13 +151,16 @@ class Page(BaseModel):
     operation_id="patient.history",
     summary="Every event of a patient, oldest first",
     response_model=History,
-    responses=problems("UNAUTHENTICATED", "FORBIDDEN", "NOT_FOUND", "VALIDATION_FAILED"),
+    responses=problems(
+        "FORBIDDEN", "NOT_FOUND", "VALIDATION_FAILED", "READ_MODEL_BEHIND", "UNAVAILABLE"
+    ),
     tags=["patients"],
 )
 async def history(
     request: Request, caller: Reader, patient_id: PatientId, page: Annotated[Page, Query()]
 ) -> Response:
     """Return who did what to the record and when, with each event's place in the hash chain."""
+    await _reached(request, caller.tenant, page.min_position)
     after = 0
     if page.cursor is not None:
         after = decode_cursor(page.cursor)
@@ -199,7 +220,10 @@ def _entry_endpoint(member: str, parameter: str) -> Callable[..., Awaitable[Resp
             patient = Patient(patient_id, loaded.events)
             for found in patient.resource()[member]:
                 if found["id"] == str(entry_id):
-                    return _json(found, {"ETag": f'"{patient.version}"'})
+                    etag = f'"{patient.version}"'
+                    if _has(request, etag):
+                        return Response(status_code=304, headers={"ETag": etag})
+                    return _json(found, {"ETag": etag})
         raise not_found("entry")
 
     return entry
@@ -221,10 +245,11 @@ class PatientSearch(Page):
     """What to search patients by; all given criteria must hold."""
 
     name: Annotated[
-        str | None, Field(max_length=200, description="Words of the name, any order")
+        str | None,
+        Field(max_length=200, pattern=r"\S", description="Words of the name, any order"),
     ] = None
-    family: Annotated[str | None, Field(max_length=200)] = None
-    given: Annotated[str | None, Field(max_length=200)] = None
+    family: Annotated[str | None, Field(max_length=200, pattern=r"\S")] = None
+    given: Annotated[str | None, Field(max_length=200, pattern=r"\S")] = None
     birth_date: Annotated[
         str | None,
         Field(
@@ -267,8 +292,11 @@ async def _search(
     if position and not await wait_for(views, NAME, tenant, position, _POSITION_WAIT):
         raise DomainError("READ_MODEL_BEHIND", "The search has not reached minPosition yet.")
     asked = SearchQuery(**query.model_dump(exclude={"min_position"}))
-    async with views.connection() as connection:
-        return await search(connection, tenant, asked)
+    try:
+        async with views.connection() as connection:
+            return await search(connection, tenant, asked)
+    except (UndefinedTable, InvalidSchemaName):
+        raise DomainError("READ_MODEL_BEHIND", "The search has not been made yet.") from None
 
 
 def _json(value: Any, headers: dict[str, str] | None = None) -> Response:

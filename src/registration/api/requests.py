@@ -28,6 +28,8 @@ from registration.settings import Settings
 Payload = TypeVar("Payload", bound=Model)
 Result = TypeVar("Result")
 
+MOST_ERRORS = 50
+"""Places that one refusal names; a body may have thousands."""
 LONGEST_KEY = 255
 _FUTURE_MS = 24 * 60 * 60 * 1000
 
@@ -122,6 +124,8 @@ async def read_body(request: Request, limit: int, media_types: frozenset[str]) -
     if length.isdigit() and int(length) > limit:
         raise _too_large(limit)
     chunks, size = [], 0
+    seen = request.scope["observation"]
+    seen.reading = True
     try:
         async for chunk in request.stream():
             size += len(chunk)
@@ -130,6 +134,7 @@ async def read_body(request: Request, limit: int, media_types: frozenset[str]) -
             chunks.append(chunk)
     except ClientDisconnect:
         raise DomainError("MALFORMED_REQUEST", "The body broke off.") from None
+    seen.reading = False
     return b"".join(chunks)
 
 
@@ -143,9 +148,12 @@ def validated(model: type[Payload], body: bytes) -> Payload:
     Raises ``VALIDATION_FAILED`` with every place that does not fit, and nothing of what was sent.
     """
     try:
-        return model.__pydantic_validator__.validate_json(body, strict=True)  # type: ignore[no-any-return]
+        payload: Payload = model.__pydantic_validator__.validate_json(
+            body, strict=True, by_alias=True, by_name=False
+        )
     except ValidationError as error:
         raise validation_failed(error.errors(include_input=False, include_url=False)) from None
+    return payload
 
 
 def validation_failed(errors: Sequence[Mapping[str, Any]], skip: int = 0) -> DomainError:
@@ -153,7 +161,12 @@ def validation_failed(errors: Sequence[Mapping[str, Any]], skip: int = 0) -> Dom
     return DomainError(
         "VALIDATION_FAILED",
         "The request is not valid.",
-        {"errors": [{"path": _pointer(e["loc"][skip:]), "message": _message(e)} for e in errors]},
+        {
+            "errors": [
+                {"path": _pointer(e["loc"][skip:]), "message": _message(e)}
+                for e in errors[:MOST_ERRORS]
+            ]
+        },
     )
 
 

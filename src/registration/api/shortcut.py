@@ -41,7 +41,7 @@ class Shortcut:
         if scope["type"] == "http":
             path = scope["path"]
             for pattern, endpoint in self._endpoints.get(scope["method"], ()):
-                match = pattern.match(path)
+                match = pattern.fullmatch(path)
                 if match:
                     scope["app"] = self._app
                     scope["path_params"] = match.groupdict()

@@ -4,6 +4,7 @@ The names come from Faker's locales (it has no Amharic); Arabic, Persian and Heb
 vowels, so their names with a Latin spelling come from the short lists below.
 """
 
+import os
 import sys
 import unicodedata
 from collections import deque
@@ -82,8 +83,8 @@ def sample(
                 file.write(orjson.dumps(resource, option=orjson.OPT_APPEND_NEWLINE))
             file.flush()
     except BrokenPipeError:
-        # whoever read had enough; nothing more may be flushed into the pipe on the way out
-        sys.stderr.close()
+        # whoever read had enough; what is left in the buffer goes nowhere on the way out
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit from None
     except OSError as error:
         raise CommandError(f"cannot write {output or 'the output'}: {error.strerror}") from error

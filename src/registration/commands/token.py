@@ -44,11 +44,14 @@ def token(
     Use it as `curl -H "Authorization: Bearer $(registration token --role desk)" ...`.
     The key is made in the data folder when missing.
     """
+    from registration.api.auth import TENANT
     from registration.api.keys import issue_token, signing_key
 
     settings = load_settings(data_dir=data_dir)
     if settings.jwks_url is not None:
         raise CommandError(f"tokens come from the issuer of {settings.jwks_url}, not from here")
+    if not TENANT.fullmatch(tenant):
+        raise CommandError("a tenant is 1 to 63 letters, digits, dots, hyphens and underscores")
     typer.echo(
         issue_token(
             signing_key(settings.data_dir),

@@ -20,14 +20,16 @@ def confirm_birth_date(said: str, now: datetime, path: str = "/birthDate") -> st
     match = _PARTIAL.fullmatch(said)
     if match is None:
         raise invalid(path, "must be YYYY, YYYY-MM or YYYY-MM-DD")
-    year, month, day = (1 if part is None else int(part) for part in match.groups())
+    year, month, day = (int(part) if part is not None else None for part in match.groups())
     try:
-        earliest = date(year, month, day)
+        earliest = date(year or 0, 1 if month is None else month, 1 if day is None else day)
     except ValueError:
         raise invalid(path, "is no day of the calendar") from None
     today = (now + _EASTMOST).date()
     if earliest > today:
         raise invalid(path, "lies in the future")
-    if today.year - earliest.year > OLDEST_YEARS:
+    # a date that is known in part may be the last day of its year or month
+    latest = (earliest.year, month or 12, day or 31)
+    if latest < (today.year - OLDEST_YEARS, today.month, today.day):
         raise invalid(path, f"lies more than {OLDEST_YEARS} years back")
     return said

@@ -5,8 +5,10 @@ or raises one :class:`DomainError`. None of them looks at a clock, an id source 
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
+
+from pydantic.alias_generators import to_camel
 
 from registration.domain import commands, events
 from registration.domain.context import Context
@@ -24,6 +26,8 @@ from registration.domain.resources import (
     NextOfKin,
     NextOfKinInput,
 )
+
+Part = TypeVar("Part", ContactPoint, Address)
 
 MOST_ENTRIES = 200
 """Live names, identifiers or next of kin of one patient; more is a mistake of some program."""
@@ -43,6 +47,8 @@ class PatientState(NamedTuple):
     marital_status: str | None = None
     preferred_language: str | None = None
     facility: str | None = None
+    gone: frozenset[UUID] = frozenset()
+    """Ids of entries that were taken away: they name nothing else, ever."""
 
 
 DEMOGRAPHICS: dict[str, str] = {
@@ -108,14 +114,16 @@ _EVOLVE: dict[type[events.Event], Callable[[PatientState, Any], PatientState]] =
     events.NameReplaced: lambda s, e: s._replace(
         names=tuple(e.name if name.id == e.name.id else name for name in s.names)
     ),
-    events.NameRetired: lambda s, e: s._replace(names=_without(s.names, e.name_id)),
+    events.NameRetired: lambda s, e: s._replace(
+        names=_without(s.names, e.name_id), gone=s.gone | {e.name_id}
+    ),
     events.IdentifierAdded: lambda s, e: s._replace(identifiers=(*s.identifiers, e.identifier)),
     events.IdentifierRetired: lambda s, e: s._replace(
-        identifiers=_without(s.identifiers, e.identifier_id)
+        identifiers=_without(s.identifiers, e.identifier_id), gone=s.gone | {e.identifier_id}
     ),
     events.NextOfKinAdded: lambda s, e: s._replace(next_of_kin=(*s.next_of_kin, e.next_of_kin)),
     events.NextOfKinRemoved: lambda s, e: s._replace(
-        next_of_kin=_without(s.next_of_kin, e.next_of_kin_id)
+        next_of_kin=_without(s.next_of_kin, e.next_of_kin_id), gone=s.gone | {e.next_of_kin_id}
     ),
 }
 
@@ -143,8 +151,10 @@ def decide_register(
     )
     _distinct("/names", [name.id for name in names])
     _distinct("/identifiers", [entry.id for entry in identifiers])
-    _distinct("/identifiers", [(entry.system, entry.value) for entry in identifiers])
     _distinct("/nextOfKin", [entry.id for entry in next_of_kin])
+    entries: tuple[Any, ...] = (*names, *identifiers, *next_of_kin)
+    _distinct("", [entry.id for entry in entries])
+    _distinct("/identifiers", [(entry.system, entry.value) for entry in identifiers])
     return [
         events.PatientRegistered.trusted(
             names=names,
@@ -152,8 +162,8 @@ def decide_register(
             birth_date=birth_date,
             birth_date_estimated=command.birth_date_estimated,
             identifiers=identifiers,
-            telecom=command.telecom,
-            addresses=command.addresses,
+            telecom=_tidied(command.telecom, "/telecom"),
+            addresses=_tidied(command.addresses, "/addresses"),
             next_of_kin=next_of_kin,
             marital_status=command.marital_status,
             preferred_language=command.preferred_language,
@@ -168,6 +178,13 @@ def decide_update_demographics(
     """Give demographic members new values; what already has its value is not recorded again."""
     if command.birth_date is not None:
         confirm_birth_date(command.birth_date, context.now)
+    command = command.model_copy(
+        update={
+            member: _tidied(parts, f"/{member}")
+            for member, parts in (("telecom", command.telecom), ("addresses", command.addresses))
+            if parts
+        }
+    )
     changes = {
         name: value
         for name, value in command.model_dump(
@@ -193,7 +210,7 @@ def decide_add_name(
 ) -> Sequence[events.Event]:
     """Add a name; its script is detected and checked."""
     name = confirm_name(command, command.id or context.new_id(), "")
-    return [events.NameAdded(name=name)] if _is_new(name, state.names) else []
+    return [events.NameAdded(name=name)] if _is_new(name, state.names, state) else []
 
 
 def decide_replace_name(
@@ -214,7 +231,7 @@ def decide_retire_name(
     _entry(state.names, name_id, "name")
     if len(state.names) == 1:
         raise invalid("", "the last name of a patient cannot be retired; replace it")
-    return [events.NameRetired(name_id=name_id, reason=command.reason)]
+    return [events.NameRetired(name_id=name_id, reason=_reason(command))]
 
 
 def decide_add_identifier(
@@ -222,7 +239,7 @@ def decide_add_identifier(
 ) -> Sequence[events.Event]:
     """Add an identifier; the store refuses a value that somebody holds."""
     identifier = _identifier(command, "", context)
-    if not _is_new(identifier, state.identifiers):
+    if not _is_new(identifier, state.identifiers, state):
         return []
     return [events.IdentifierAdded(identifier=identifier)]
 
@@ -232,7 +249,7 @@ def decide_retire_identifier(
 ) -> Sequence[events.Event]:
     """Retire an identifier; its value is free again."""
     _entry(state.identifiers, identifier_id, "identifier")
-    return [events.IdentifierRetired(identifier_id=identifier_id, reason=command.reason)]
+    return [events.IdentifierRetired(identifier_id=identifier_id, reason=_reason(command))]
 
 
 def decide_add_next_of_kin(
@@ -240,7 +257,11 @@ def decide_add_next_of_kin(
 ) -> Sequence[events.Event]:
     """Add a next of kin; additions accumulate and never conflict."""
     entry = _next_of_kin(command, "", context)
-    return [events.NextOfKinAdded(next_of_kin=entry)] if _is_new(entry, state.next_of_kin) else []
+    return (
+        [events.NextOfKinAdded(next_of_kin=entry)]
+        if _is_new(entry, state.next_of_kin, state)
+        else []
+    )
 
 
 def decide_remove_next_of_kin(
@@ -248,7 +269,7 @@ def decide_remove_next_of_kin(
 ) -> Sequence[events.Event]:
     """Remove a next of kin, for a reason that stays in the history."""
     _entry(state.next_of_kin, next_of_kin_id, "next of kin")
-    return [events.NextOfKinRemoved(next_of_kin_id=next_of_kin_id, reason=command.reason)]
+    return [events.NextOfKinRemoved(next_of_kin_id=next_of_kin_id, reason=_reason(command))]
 
 
 def _identifier(said: IdentifierInput, path: str, context: Context) -> Identifier:
@@ -259,19 +280,39 @@ def _next_of_kin(said: NextOfKinInput, path: str, context: Context) -> NextOfKin
     return NextOfKin.trusted(
         id=said.id or context.new_id(),
         name=clean_text(said.name, f"{path}/name"),
-        relationship=said.relationship,
-        telecom=said.telecom,
-        address=said.address,
+        relationship=clean_text(said.relationship, f"{path}/relationship"),
+        telecom=_tidied(said.telecom, f"{path}/telecom"),
+        address=said.address and _tidied((said.address,), f"{path}/address")[0],
     )
 
 
-def _is_new(entry: Any, entries: Sequence[Any]) -> bool:
+def _reason(command: commands.Reason) -> str:
+    return clean_text(command.reason, "/reason")
+
+
+def _tidied(parts: tuple[Part, ...], path: str) -> tuple[Part, ...]:
+    """Return contact points or addresses with their texts as names have theirs: see clean_text."""
+    return tuple(
+        part.trusted(
+            **{name: _clean(value, f"{path}/{i}/{to_camel(name)}") for name, value in part}
+        )
+        for i, part in enumerate(parts)
+    )
+
+
+def _clean(value: Any, path: str) -> Any:
+    if isinstance(value, tuple):
+        return tuple(clean_text(text, path) for text in value)
+    return value if value is None else clean_text(value, path)
+
+
+def _is_new(entry: Any, entries: Sequence[Any], state: PatientState) -> bool:
     """Whether the entry is to be added; not where it is there already, to the letter."""
-    for other in entries:
-        if other.id == entry.id:
-            if other == entry:
-                return False
-            raise DomainError("ID_TAKEN", "The chosen id already names another entry.")
+    if entry in entries:
+        return False
+    others: tuple[Any, ...] = (*state.names, *state.identifiers, *state.next_of_kin)
+    if entry.id in state.gone or any(other.id == entry.id for other in others):
+        raise DomainError("ID_TAKEN", "The chosen id already names another entry.")
     if len(entries) >= MOST_ENTRIES:
         raise invalid("", f"a patient has at most {MOST_ENTRIES} of these")
     return True

@@ -77,6 +77,8 @@ class Patient:
     def _resource(self) -> "PatientResource":
         if self.state is None:
             raise ValueError("a patient without history has no resource")
+        shown = self.state._asdict()
+        del shown["gone"]
         return PatientResource.trusted(
             id=self.id,
             version=self.version,
@@ -85,7 +87,7 @@ class Patient:
             links=(),
             registered_at=self.registered_at,
             last_updated=self.last_updated,
-            **self.state._asdict(),
+            **shown,
         )
 
 

@@ -122,6 +122,8 @@ class Lane(Generic[Request, Answer]):
     async def _send(self, batch: list[tuple[Request, asyncio.Future[Answer]]], alone: bool) -> bool:
         try:
             answers = await self._call([request for request, _ in batch])
+            if len(answers) != len(batch):
+                raise RuntimeError("a call answered more or fewer requests than it was given")
         except Exception as error:  # noqa: BLE001  (each waiter of the call gets it)
             if not alone and not isinstance(error, StoreUnavailableError):
                 return False
@@ -277,11 +279,10 @@ class EventStore:
             cursor = await connection.execute(_APPEND, arguments, prepare=True, binary=True)
             return await cursor.fetchall()
 
-        verdicts = [_verdict(row) for row in await self._with_connection(query)]
-        for verdict in verdicts:
-            if isinstance(verdict, Stored):
-                self._see(tenant, verdict.position)
-        return verdicts
+        rows = await self._with_connection(query)
+        for _, position, *_ in rows:
+            self._see(tenant, position)
+        return [_verdict(row) for row in rows]
 
     async def _load(self, requests: Sequence[LoadRequest]) -> Sequence[Loaded]:
         arguments = (

@@ -162,6 +162,7 @@ BEGIN
                 IF coalesce(current_version, 0) <> e_version[e] - 1 THEN
                     accepted := false;
                     verdict := 'version_conflict';
+                    "position" := head_position;
                     version := current_version;
                     EXIT;
                 END IF;
@@ -176,6 +177,7 @@ BEGIN
                 IF FOUND THEN
                     accepted := false;
                     verdict := 'identifier_conflict';
+                    "position" := head_position;
                     holder := claim_holder;
                     EXIT;
                 END IF;
