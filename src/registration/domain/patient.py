@@ -292,12 +292,12 @@ def _reason(command: commands.Reason) -> str:
 
 def _tidied(parts: tuple[Part, ...], path: str) -> tuple[Part, ...]:
     """Return contact points or addresses with their texts as names have theirs: see clean_text."""
-    return tuple(
-        part.trusted(
-            **{name: _clean(value, f"{path}/{i}/{to_camel(name)}") for name, value in part}
-        )
-        for i, part in enumerate(parts)
-    )
+    return tuple(_tidy(part, f"{path}/{i}") for i, part in enumerate(parts))
+
+
+def _tidy(part: Part, path: str) -> Part:
+    said = ((name, value) for name, value in part if name in part.model_fields_set)
+    return part.trusted(**{n: _clean(value, f"{path}/{to_camel(n)}") for n, value in said})
 
 
 def _clean(value: Any, path: str) -> Any:

@@ -1,9 +1,7 @@
 """Connections to PostgreSQL with the settings that every part of the service relies on."""
 
-import select
 from typing import Any
 
-import psycopg
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool
@@ -35,21 +33,9 @@ def pool(
         name=name,
         open=False,
         timeout=2.0,
-        check=_alive,
         reconnect_timeout=10.0,
         kwargs={"autocommit": True, **parameters(name, options)},
     )
-
-
-async def _alive(connection: AsyncConnection[TupleRow]) -> None:
-    """Raise, so that the pool takes another one, where the server closed an idle connection.
-
-    Nobody has asked anything: what can be read is its farewell. Costs no round trip.
-    """
-    poll = select.poll()
-    poll.register(connection.fileno(), select.POLLIN)
-    if poll.poll(0):
-        raise psycopg.OperationalError("the server closed the connection")
 
 
 async def connect(url: str, *, name: str, options: str = "") -> AsyncConnection[TupleRow]:
