@@ -239,7 +239,7 @@ def _get_patient() -> dict[str, Any]:
             _query(
                 "minPosition",
                 {"type": "integer", "minimum": 0, "maximum": 999999999999999999},
-                "Taken for uniformity: this answer is never behind.",
+                "A position of the log that the answer must include; 503 where the log is not there.",
             ),
             _header("If-None-Match", "Versions you have.", {"type": "string"}, required=False),
         ],
@@ -251,7 +251,9 @@ def _get_patient() -> dict[str, Any]:
                 "NOT_FOUND",
                 "VALIDATION_FAILED",
                 "UNAVAILABLE",
+                "READ_MODEL_BEHIND",
                 "TOO_MANY_REQUESTS",
+                "INTERNAL_ERROR",
             )
         ),
     }
