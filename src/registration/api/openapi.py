@@ -239,7 +239,7 @@ def _get_patient() -> dict[str, Any]:
             _query(
                 "minPosition",
                 {"type": "integer", "minimum": 0, "maximum": 999999999999999999},
-                "A position of the log that the answer must include; 503 where the log is not there.",
+                "A position that the answer must include; 503 where the log is not there.",
             ),
             _header("If-None-Match", "Versions you have.", {"type": "string"}, required=False),
         ],
