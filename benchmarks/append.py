@@ -7,7 +7,7 @@ made outside the time that counts. Each request holds an event, a key and an ide
 
 import time
 from collections.abc import Sequence
-from typing import Any
+from datetime import timedelta
 
 import psycopg
 from psycopg.rows import TupleRow
@@ -15,8 +15,7 @@ from psycopg.rows import TupleRow
 from benchmarks.bench import Bench, connect
 from benchmarks.results import at_least, share_of_limit
 from benchmarks.sample import Requests, registrations
-from registration.eventstore.records import AppendRequest
-from registration.eventstore.store import _APPEND
+from registration.eventstore.store import APPEND, append_arguments
 
 _SIZES = ((1, 0.15), (10, 0.50), (100, 0.75))
 _FILL_BATCH = 256
@@ -86,31 +85,13 @@ class Caller:
         return done / spent
 
     def _call(self, size: int) -> float:
-        arguments = _arguments(self._requests.tenant, self._requests.take(size))
+        arguments = append_arguments(
+            self._requests.tenant, None, timedelta(hours=24), self._requests.take(size)
+        )
         start = time.perf_counter()
-        cursor = self._connection.execute(_APPEND, arguments, prepare=True, binary=True)
+        cursor = self._connection.execute(APPEND, arguments, prepare=True, binary=True)
         verdicts = cursor.fetchall()
         spent = time.perf_counter() - start
         if len(verdicts) != size or any(row[0] != "stored" for row in verdicts):
             raise RuntimeError(f"append refused: {verdicts[0]}")
         return spent
-
-
-def _arguments(tenant: str, requests: Sequence[AppendRequest]) -> tuple[Any, ...]:
-    events = [event for request in requests for event in request.events]
-    claims = [claim for request in requests for claim in request.claims]
-    return (
-        tenant,
-        None,
-        "24 hours",
-        [r.key for r in requests],
-        [r.fingerprint for r in requests],
-        [r.status for r in requests],
-        [r.stream_id for r in requests],
-        [r.version for r in requests],
-        [r.body for r in requests],
-        [len(r.events) for r in requests],
-        [len(r.claims) for r in requests],
-        *map(list, zip(*events, strict=True)),
-        *map(list, zip(*claims, strict=True)),
-    )

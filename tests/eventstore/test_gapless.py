@@ -8,7 +8,7 @@ from psycopg.rows import TupleRow
 from tests.eventstore.given import TENANT, TTL, open_store, registered, request
 
 from registration.eventstore import database
-from registration.eventstore.store import _APPEND, _columns
+from registration.eventstore.store import APPEND, append_arguments
 from registration.eventstore.verify import verify_log
 
 WRITERS = 8
@@ -18,27 +18,8 @@ SECONDS = 4.0
 async def append(connection: AsyncConnection[TupleRow], count: int) -> list[int]:
     """Append ``count`` streams in the transaction that the connection is in; their positions."""
     requests = [request(registered(), registered()) for _ in range(count)]
-    events = [event for r in requests for event in r.events]
-    nothing = [None] * count
-    arguments = (
-        TENANT,
-        None,
-        TTL,
-        nothing,
-        nothing,
-        [201] * count,
-        [r.stream_id for r in requests],
-        [2] * count,
-        nothing,
-        [2] * count,
-        [0] * count,
-        *_columns(events, 6),
-        [],
-        [],
-        [],
-        [],
-    )
-    cursor = await connection.execute(_APPEND, arguments, prepare=True, binary=True)
+    arguments = append_arguments(TENANT, None, TTL, requests)
+    cursor = await connection.execute(APPEND, arguments, prepare=True, binary=True)
     rows = await cursor.fetchall()
     assert {row[0] for row in rows} == {"stored"}
     return [position for row in rows for position in (row[1] - 1, row[1])]

@@ -19,6 +19,9 @@ _OPTIONS = (
 _KEEPALIVES = "-c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2 -c tcp_keepalives_count=3"
 
 
+Pool = AsyncConnectionPool[AsyncConnection[TupleRow]]
+
+
 def pool(
     url: str, *, name: str, size: int, options: str = ""
 ) -> AsyncConnectionPool[AsyncConnection[TupleRow]]:

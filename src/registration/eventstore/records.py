@@ -100,7 +100,8 @@ class AppendRequest(NamedTuple):
     """All that one command stores, or one refusal to remember (``body``, and no events).
 
     ``version`` is the version that the resource ``stream_id`` has afterwards; ``status`` the HTTP
-    status to give again when the key returns.
+    status to give again when the key returns. ``guard`` names a stream that the decision looked at
+    and the version it had: moved on, the verdict is :class:`VersionConflict`.
     """
 
     stream_id: UUID
@@ -111,6 +112,7 @@ class AppendRequest(NamedTuple):
     key: UUID | None = None
     fingerprint: UUID | None = None
     body: bytes | None = None
+    guard: tuple[UUID, int] | None = None
 
 
 class Stored(NamedTuple):

@@ -40,11 +40,12 @@ MAX_BATCH = 256
 LATEST = 2**31 - 1
 """Stands for the newest version, whichever it is."""
 
-_APPEND = """
+APPEND = """
 SELECT * FROM append(%b::text, %b::timestamptz, %b::interval,
   %b::uuid[], %b::uuid[], %b::int4[], %b::uuid[], %b::int4[], %b::bytea[], %b::int4[], %b::int4[],
   %b::uuid[], %b::int4[], %b::text[], %b::bytea[], %b::bytea[], %b::bytea[],
-  %b::text[], %b::text[], %b::uuid[], %b::bool[])
+  %b::text[], %b::text[], %b::uuid[], %b::bool[],
+  g_stream => %b::uuid[], g_version => %b::int4[])
 """
 _LOAD = """
 SELECT * FROM load(%b::text[], %b::uuid[], %b::int4[], %b::int4[], %b::uuid[])
@@ -257,26 +258,10 @@ class EventStore:
         return self._clock() if self._clock else None
 
     async def _append(self, tenant: str, requests: Sequence[AppendRequest]) -> Sequence[Verdict]:
-        events = [event for request in requests for event in request.events]
-        claims = [claim for request in requests for claim in request.claims]
-        arguments = (
-            tenant,
-            self._now(),
-            self.ttl,
-            [r.key for r in requests],
-            [r.fingerprint for r in requests],
-            [r.status for r in requests],
-            [r.stream_id for r in requests],
-            [r.version for r in requests],
-            [r.body for r in requests],
-            [len(r.events) for r in requests],
-            [len(r.claims) for r in requests],
-            *_columns(events, 6),
-            *_columns(claims, 4),
-        )
+        arguments = append_arguments(tenant, self._now(), self.ttl, requests)
 
         async def query(connection: AsyncConnection[TupleRow]) -> list[TupleRow]:
-            cursor = await connection.execute(_APPEND, arguments, prepare=True, binary=True)
+            cursor = await connection.execute(APPEND, arguments, prepare=True, binary=True)
             return await cursor.fetchall()
 
         rows = await self._with_connection(query)
@@ -368,6 +353,31 @@ class EventStore:
             task.exception()  # looked at, so that asyncio does not report it as never retrieved
 
 
+def append_arguments(
+    tenant: str, now: datetime | None, ttl: timedelta, requests: Sequence[AppendRequest]
+) -> tuple[object, ...]:
+    """Return what ``APPEND`` takes for these requests."""
+    events = [event for request in requests for event in request.events]
+    claims = [claim for request in requests for claim in request.claims]
+    return (
+        tenant,
+        now,
+        ttl,
+        [r.key for r in requests],
+        [r.fingerprint for r in requests],
+        [r.status for r in requests],
+        [r.stream_id for r in requests],
+        [r.version for r in requests],
+        [r.body for r in requests],
+        [len(r.events) for r in requests],
+        [len(r.claims) for r in requests],
+        *_columns(events, 6),
+        *_columns(claims, 4),
+        [r.guard[0] if r.guard else None for r in requests],
+        [r.guard[1] if r.guard else None for r in requests],
+    )
+
+
 def _columns(rows: Sequence[tuple[object, ...]], width: int) -> Iterable[list[object]]:
     return map(list, zip(*rows, strict=True)) if rows else ([] for _ in range(width))
 
@@ -381,6 +391,8 @@ def _exclusive(request: AppendRequest) -> Iterable[Hashable]:
         yield event.stream_id
     for claim in request.claims:
         yield (claim.system, claim.value)
+    if request.guard is not None:
+        yield request.guard[0]
 
 
 def _verdict(row: TupleRow) -> Verdict:
