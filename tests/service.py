@@ -4,6 +4,7 @@ One service serves many tests; each takes a tenant of its own, and so none sees 
 """
 
 import asyncio
+import io
 import itertools
 import socket
 import threading
@@ -22,6 +23,7 @@ import orjson
 import uuid_utils.compat as uuids
 import uvicorn
 import uvloop
+from PIL import Image
 
 from registration.api.app import create_app
 from registration.api.keys import AUDIENCE, ISSUER, ROLES, SigningKey, signing_key
@@ -204,6 +206,14 @@ def problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
     if status == 401:
         assert answer.headers["www-authenticate"].startswith("Bearer")
     return body
+
+
+def picture(size: tuple[int, int] = (40, 60), form: str = "PNG") -> bytes:
+    """Return a small image."""
+    image = Image.new("RGB", size, (180, 140, 120))
+    out = io.BytesIO()
+    image.save(out, form)
+    return out.getvalue()
 
 
 _tenants = itertools.count()

@@ -12,12 +12,13 @@ import pytest
 import uuid_utils.compat as uuids
 from tests.eventstore.given import TENANT, open_store
 
+from registration.command import Command, Refusal, Reply
 from registration.domain.context import Context
 from registration.domain.contract import Operation
 from registration.domain.handlers import HANDLERS
 from registration.eventstore.records import AppendRequest, Verdict
 from registration.eventstore.store import EventStore, LoadRequest
-from registration.gate import Command, Gate, Refusal, Reply
+from registration.gate import Gate
 
 ADA: dict[str, Any] = {"names": [{"family": "Okoro"}], "gender": "female"}
 KIN = {"name": "Obi", "relationship": "brother"}
@@ -110,16 +111,16 @@ async def test_a_refusal_is_remembered_under_its_key_alone(desk: Desk) -> None:
 @with_a_desk
 async def test_a_stream_that_moves_in_between_is_decided_on_again(desk: Desk) -> None:
     """Next of kin collide with nothing, so everybody gets in, each on top of the others."""
-    patient = (await desk.register()).patient.id
+    patient = (await desk.register()).aggregate.id
     replies = await asyncio.gather(
         *(desk(Operation.ADD_NEXT_OF_KIN, KIN, patient, actor=f"desk-{n}") for n in range(60))
     )
-    assert sorted(reply.patient.version for reply in replies) == list(range(2, 62))
+    assert sorted(reply.aggregate.version for reply in replies) == list(range(2, 62))
 
 
 @with_a_desk
 async def test_of_two_edits_at_once_with_one_version_one_wins(desk: Desk) -> None:
-    patient = (await desk.register()).patient.id
+    patient = (await desk.register()).aggregate.id
     outcomes = await asyncio.gather(
         *(desk.edit(patient, gender, 1) for gender in ("male", "other", "unknown")),
         return_exceptions=True,
@@ -132,7 +133,7 @@ async def test_of_two_edits_at_once_with_one_version_one_wins(desk: Desk) -> Non
 
 @with_a_desk
 async def test_a_stream_that_never_stands_still_is_given_up_on(desk: Desk) -> None:
-    patient = (await desk.register()).patient.id
+    patient = (await desk.register()).aggregate.id
 
     @asynccontextmanager
     async def always_overtaken() -> AsyncIterator[None]:
@@ -158,7 +159,7 @@ async def test_a_stream_that_never_stands_still_is_given_up_on(desk: Desk) -> No
 @with_a_desk
 async def test_an_answer_that_was_lost_comes_with_the_retry(desk: Desk) -> None:
     """The commit went through and nobody heard of it."""
-    patient = (await desk.register()).patient.id
+    patient = (await desk.register()).aggregate.id
     append = desk.store.append
 
     async def lost(tenant: str, request: AppendRequest) -> Verdict:
@@ -171,8 +172,8 @@ async def test_an_answer_that_was_lost_comes_with_the_retry(desk: Desk) -> None:
     desk.store.append = append  # type: ignore[method-assign]
     await desk.edit(patient, "other", 2)
     reply = await desk.edit(patient, "male", 1, key="k")
-    assert (reply.replayed, reply.patient.version) == (True, 2)
-    assert reply.patient.resource()["gender"] == "male"
+    assert (reply.replayed, reply.aggregate.version) == (True, 2)
+    assert reply.aggregate.plain()["gender"] == "male"
     assert len(await desk.topics(patient)) == 3
 
 
@@ -180,7 +181,7 @@ async def test_an_answer_that_was_lost_comes_with_the_retry(desk: Desk) -> None:
 async def test_who_did_it_and_how_is_stored_with_the_event(desk: Desk) -> None:
     mutation = uuids.uuid7()
     reply = await desk.register(key=str(mutation), mutation_id=mutation, actor="ann")
-    loaded = await desk.store.load(LoadRequest(TENANT, reply.patient.id))
+    loaded = await desk.store.load(LoadRequest(TENANT, reply.aggregate.id))
     assert loaded.events[0].meta == {
         "actor": "ann",
         "operation": "patient.register",
@@ -190,13 +191,13 @@ async def test_who_did_it_and_how_is_stored_with_the_event(desk: Desk) -> None:
 
 @with_a_desk
 async def test_what_changes_nothing_still_uses_its_key(desk: Desk) -> None:
-    patient = (await desk.register()).patient.id
+    patient = (await desk.register()).aggregate.id
     first = await desk.edit(patient, "female", 1, key="k")
-    assert (first.patient.version, first.replayed) == (1, False)
+    assert (first.aggregate.version, first.replayed) == (1, False)
     await desk.edit(patient, "male", 1)
     again = await desk.edit(patient, "female", 1, key="k")
-    assert (again.patient.version, again.replayed, again.patient.json()) == (
+    assert (again.aggregate.version, again.replayed, again.aggregate.encoded()) == (
         1,
         True,
-        first.patient.json(),
+        first.aggregate.encoded(),
     )

@@ -13,6 +13,7 @@ from registration.commands import (
     import_,
     migrate,
     readmodels,
+    retention,
     sample,
     serve,
     token,
@@ -24,7 +25,7 @@ from registration.eventstore.migrations import MigrationError
 __all__ = ["COMMANDS", "app", "main"]
 
 # Importing a module registers its command; a new one is added here.
-COMMANDS = (serve, token, migrate, readmodels, verify, import_, sample, demo)
+COMMANDS = (serve, token, migrate, readmodels, retention, verify, import_, sample, demo)
 
 EXPECTED_ERRORS = (
     AlreadyServing,

@@ -15,10 +15,11 @@ from typing import Any
 import typer.main
 
 from registration.api.app import application
-from registration.api.commands import COMMAND_ROUTES
+from registration.api.command_table import COMMAND_ROUTES
 from registration.api.problems import PROBLEMS
 from registration.cli import app as program
-from registration.domain.contract import RULES, Rule
+from registration.domain.contract import RULES, Operation, Rule, rules_for
+from registration.domain.encounter import INITIAL, STATUSES, TERMINAL, TRANSITIONS
 from registration.domain.handlers import HANDLERS
 from registration.settings import ENV_PREFIX, Settings
 
@@ -65,6 +66,136 @@ columns with examples. *From* says who demands a row: the sync contract (seed) o
         if planned
         else "None.",
     )
+
+
+def encounters() -> str:
+    """Return the state machine of an encounter, drawn and as a table, and what the board shows."""
+    rows = {rule.case: rule for rule in rules_for(Operation.TRANSITION_ENCOUNTER)}
+    return _document(
+        "Encounters",
+        "src/registration/domain/encounter.py",
+        """\
+An encounter belongs to one patient and moves through the statuses of FHIR R4 EncounterStatus. The
+command gate, the 409 answer, `GET /v1/encounters/state-machine`, this page and the tests read one
+table.""",
+        "## The state machine",
+        _diagram(),
+        *(f"Not drawn: every other status may become `{status}`." for status in _FROM_ANYWHERE),
+        _table(
+            ("from", "to", "event", "reason", "in a push"),
+            (
+                (
+                    f"`{move.source}`",
+                    f"`{move.target}`",
+                    f"`{move.event.TOPIC}`",
+                    "needed" if move.needs_reason else "",
+                    rows[move.case].offline.value,
+                )
+                for move in TRANSITIONS.values()
+            ),
+        ),
+        _MOVING,
+        _OPENING,
+        _READING,
+        _THE_BOARD,
+    )
+
+
+_FROM_ANYWHERE = [
+    target
+    for target in STATUSES
+    if all((source, target) in TRANSITIONS for source in STATUSES if source != target)
+]
+_MOVING = """\
+*In a push* is the rule of the [policy table](policy-table.md) for a move that a device recorded
+offline.
+
+`POST /v1/encounters/{id}/transitions` takes `to`, `at` (when it happened; now, if absent) and
+`reason`. It needs `If-Match` (428 without; 412 where the encounter has moved on, see
+[sync-contract.md](sync-contract.md)). A move that the table lacks gives 409
+`ENCOUNTER_TRANSITION_NOT_ALLOWED` with `from`, `to` and `allowed`. `at` lies neither in the future
+nor before the change to the status that the encounter has: so it never ends before it starts.
+
+`statusHistory` keeps every status with `at`, `reason`, `recordedAt` and `recordedBy`. `period` is
+the time of care: from the arrival to the end, if it has ended and was not reopened."""
+_OPENING = """\
+## Opening one
+
+`POST /v1/encounters` takes `patientId`, `class` and, if wanted, `id`, `clientMutationId`, `status`,
+`at`, `plannedStart`, `facility`, `reason` and `postMortem`. Without `facility` it is that of the
+token.
+
+- A patient that this tenant does not know: 404 `NOT_FOUND`.
+- A patient whose death is recorded: 409 `PATIENT_DECEASED`, unless `postMortem` is true. That holds
+  too when the death is recorded at the very moment that the encounter is opened.
+- Neither `at` nor `plannedStart` may lie before the birth.
+
+Recording a death closes nothing: `POST /v1/patients/{id}/death` answers with `openEncounters`, for
+a person to look at. It is absent without `encounter:read`, and null where the read model did not
+follow within two seconds."""
+_READING = """\
+## Reading
+
+`GET /v1/encounters/{id}` gives one (with `asOf` or `version`: as it stood),
+`GET /v1/encounters/{id}/history` its events.
+
+`GET /v1/encounters` lists by `patientId`, `status` (may stand more than once), `facility`, `from`
+and `to`; all must hold. The order, `from` (inclusive) and `to` (exclusive) go by when the patient
+came; as long as nobody came by `plannedStart`, or without that by when it was planned. `limit` (up
+to 200) and `cursor` page through. Without `status` it lists every status. `minPosition` waits for
+what was just written."""
+_THE_BOARD = """\
+## The board
+
+`GET /v1/encounters/board` shows one `day` (today, if absent) of one `facility` (all, if absent),
+the earliest first, page by page as a list.
+
+| on the board of a day | |
+|---|---|
+| who came that day | by the arrival, whatever was planned |
+| who is expected that day | also if they never came, or it was cancelled |
+| who was there when the day began | however long ago they came; not on a day that has not begun |
+| who left that day | however long ago they came |
+
+A day begins and ends at midnight of the time zone `REGISTRATION_TIME_ZONE`
+([settings](settings.md)); the answer names it as `timeZone`. A day in the past shows the encounters
+as they are now, not as they stood then.
+
+| member | what it is |
+|---|---|
+| `items` | the encounters, each with `waitingSeconds` and `staySeconds` |
+| `waitingSeconds` | from the arrival to the start of care (`in-progress`), or to the end without |
+| `staySeconds` | from the arrival to the end |
+| `counts` | for each status that occurs: `count`, `longestWaitSeconds`, `medianWaitSeconds` |
+| `next` | the `cursor` of the next page, or null |
+
+Both run on until now as long as what ends them has not come. Both are null where nobody came, and
+for what was entered in error. Leave and reopening leave `waitingSeconds` as it is: it is the wait
+for the first start of care.
+
+`status` (may stand more than once) chooses the items. Without it they are all but
+`entered-in-error`. `counts` are of the whole day and facility all the same, mistakes included."""
+
+
+def _diagram() -> str:
+    """Draw the moves in Mermaid, whose names of states hold no hyphens."""
+    drawn = [status for status in STATUSES if status not in _FROM_ANYWHERE]
+    lines = [
+        "```mermaid",
+        "stateDiagram-v2",
+        *(f'    state "{status}" as {_node(status)}' for status in drawn),
+        *(f"    [*] --> {_node(status)}" for status in INITIAL),
+    ]
+    for move in TRANSITIONS.values():
+        if move.target in drawn:
+            reason = " : with a reason" if move.needs_reason else ""
+            lines.append(f"    {_node(move.source)} --> {_node(move.target)}{reason}")
+    lines += [f"    {_node(status)} --> [*]" for status in drawn if status in TERMINAL]
+    return "\n".join([*lines, "```"])
+
+
+def _node(status: str) -> str:
+    return status.replace("-", "_")
 
 
 _PER_KEY = frozenset({"nextOfKin", "consent", "extension"})
@@ -167,6 +298,7 @@ def problems() -> str:
 
 PAGES: dict[str, Callable[[], str]] = {
     "cli.md": cli,
+    "encounters.md": encounters,
     "openapi.json": openapi,
     "policy-table.md": policy_table,
     "problems.md": problems,

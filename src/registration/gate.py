@@ -6,21 +6,19 @@ command has to state and what it collides with all come from the conflict table
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
 import orjson
 
+from registration.command import Attempt, Command, Refusal, Reply, attempt_of, require_scope
+from registration.domain.aggregate import Aggregate, Stamp
 from registration.domain.context import Context
-from registration.domain.contract import Operation, Rule, rule_for
 from registration.domain.errors import DomainError, not_found
 from registration.domain.events import Event
-from registration.domain.handlers import HANDLERS, Handler, added_entry, claims
-from registration.domain.patient_resource import ABOUT_THE_RECORD, Patient
-from registration.domain.resources import Model
+from registration.domain.handlers import added_entry, claims
 from registration.eventstore.mapper import encode
 from registration.eventstore.records import (
     AppendRequest,
@@ -29,13 +27,12 @@ from registration.eventstore.records import (
     KeyReused,
     NewEvent,
     Outcome,
-    RecordedEvent,
     Stored,
     VersionConflict,
     event_digest,
-    key_hash,
 )
 from registration.eventstore.store import LATEST, EventStore, LoadRequest
+from registration.versions import check_version
 
 MOST_RACES = 20
 """Times that a command is decided again because another process moved its stream meanwhile."""
@@ -54,49 +51,12 @@ _REMEMBERED = frozenset(
         "PATIENT_MERGED",
         "PATIENT_DECEASED",
         "CONSENT_REQUIRED",
+        "ENCOUNTER_TRANSITION_NOT_ALLOWED",
+        "EXTENSION_INVALID",
+        "PORTRAIT_GONE",
         "ERASED",
     }
 )
-
-
-class Command(NamedTuple):
-    """One request to change something.
-
-    ``said`` is the payload as the client's JSON had it (without ``id`` and ``clientMutationId``):
-    with operation, target and version it is what makes two requests the same. ``key`` is the
-    Idempotency-Key or the clientMutationId, ``version`` what ``If-Match`` or ``baseVersion`` said.
-    """
-
-    operation: Operation
-    payload: Model
-    said: Mapping[str, Any]
-    aggregate_id: UUID | None = None
-    entry_id: UUID | None = None
-    version: int | None = None
-    key: str | None = None
-    mutation_id: UUID | None = None
-
-
-class Reply(NamedTuple):
-    """What became of a command: the patient, and where that stands in the log.
-
-    ``created``: the operation makes something new. ``replayed``: an earlier request with this key
-    did it, and nothing was done now. ``entry``: collection and id of what was added.
-    """
-
-    patient: Patient
-    position: int
-    created: bool
-    replayed: bool
-    entry: tuple[str, UUID] | None = None
-
-
-@dataclass(eq=False)
-class Refusal(Exception):
-    """A refusal on its way out; ``replayed`` where it is the outcome of an earlier request."""
-
-    error: DomainError
-    replayed: bool = False
 
 
 class _Turn:
@@ -107,19 +67,6 @@ class _Turn:
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
         self.commands = 0
-
-
-class _Attempt(NamedTuple):
-    """A command on its way through the gate."""
-
-    command: Command
-    context: Context
-    handler: Handler
-    rule: Rule
-    aggregate_id: UUID
-    key: UUID | None
-    fingerprint: UUID | None
-    metadata: bytes
 
 
 class Gate:
@@ -135,11 +82,10 @@ class Gate:
         Returns after the commit. Raises :class:`Refusal` with a code of the contract, and what the
         store raises when the database is away or too much waits.
         """
-        rule = rule_for(command.operation)
-        require_scope(context.scopes, rule.scope)
-        if rule.needs_version and command.version is None:
+        attempt = attempt_of(command, context)
+        require_scope(context.scopes, attempt.rule.scope)
+        if attempt.rule.needs_version and command.version is None:
             raise Refusal(DomainError("VERSION_REQUIRED", "State the version that you have seen."))
-        attempt = _attempt(command, context, rule)
         async with self._turn((context.tenant, attempt.aggregate_id)):
             return await self._carry_out(attempt)
 
@@ -160,7 +106,7 @@ class Gate:
             if not turn.commands:
                 del self._turns[stream]
 
-    async def _carry_out(self, attempt: _Attempt) -> Reply:
+    async def _carry_out(self, attempt: Attempt) -> Reply:
         for _ in range(MOST_RACES):
             try:
                 reply = await (
@@ -172,73 +118,80 @@ class Gate:
                 return reply
         raise Refusal(DomainError("UNAVAILABLE", "This record is changing too fast; try again."))
 
-    async def _create(self, attempt: _Attempt) -> Reply | None:
-        events = attempt.handler.decide(None, attempt.command.payload, attempt.context)
-        patient = Patient(attempt.aggregate_id)
-        reply = await self._append(attempt, patient, events)
-        if reply is None:
-            raise DomainError("ID_TAKEN", "The chosen id already names something else.")
+    async def _create(self, attempt: Attempt) -> Reply | None:
+        blank = attempt.handler.aggregate(attempt.aggregate_id)
+        related = await self._related(attempt)
+        events = attempt.decide(blank, related)
+        reply = await self._append(attempt, blank, events, related)
+        if reply is None and not attempt.handler.guarded:
+            raise _id_taken()
+        if reply is None and await self._exists(attempt):
+            raise _id_taken()
         return reply
 
-    async def _change(self, attempt: _Attempt) -> Reply | None:
+    async def _exists(self, attempt: Attempt) -> bool:
         loaded = await self._store.load(
-            LoadRequest(attempt.context.tenant, attempt.aggregate_id, attempt.key)
+            LoadRequest(attempt.context.tenant, attempt.aggregate_id, until=1)
+        )
+        return bool(loaded.events)
+
+    async def _change(self, attempt: Attempt) -> Reply | None:
+        loaded, related = await asyncio.gather(
+            self._store.load(
+                LoadRequest(attempt.context.tenant, attempt.aggregate_id, attempt.key)
+            ),
+            self._related(attempt),
         )
         if loaded.outcome is not None:
             return await self._first(attempt, loaded.outcome)
-        if not loaded.events:
-            raise not_found("patient")
-        patient = Patient(attempt.aggregate_id, loaded.events)
-        _check_version(attempt, loaded.events, patient)
-        events = _decide(attempt, patient)
-        return await self._append(attempt, patient, events)
+        kind = attempt.handler.aggregate
+        seen = kind.of(attempt.aggregate_id, loaded.events)
+        if seen is None:
+            if not attempt.handler.extends:
+                raise not_found(kind.KIND)
+            if loaded.events:
+                raise _id_taken()
+            seen = kind(attempt.aggregate_id)
+        check_version(attempt, loaded.events, seen, related)
+        return await self._append(attempt, seen, attempt.decide(seen, related), related)
+
+    async def _related(self, attempt: Attempt) -> Aggregate[Any] | None:
+        """Return the other aggregate that the decision looks at; ``None`` where there is none."""
+        if attempt.handler.related is None:
+            return None
+        kind, its_id = attempt.handler.related(attempt.command.payload, attempt.command.entry)
+        loaded = await self._store.load(LoadRequest(attempt.context.tenant, its_id))
+        return kind.of(its_id, loaded.events)
 
     async def _append(
-        self, attempt: _Attempt, patient: Patient, events: Sequence[Event]
+        self,
+        attempt: Attempt,
+        seen: Aggregate[Any],
+        events: Sequence[Event],
+        related: Aggregate[Any] | None,
     ) -> Reply | None:
-        """Append what was decided; ``None`` when the stream moved on meanwhile."""
-        context = attempt.context
-        new_events: list[NewEvent] = []
-        new_claims: list[Claim] = []
-        for version, event in enumerate(events, patient.version + 1):
-            data = encode(event)
-            new_events.append(
-                NewEvent(
-                    attempt.aggregate_id,
-                    version,
-                    event.TOPIC,
-                    data,
-                    attempt.metadata,
-                    event_digest(
-                        context.tenant,
-                        attempt.aggregate_id,
-                        version,
-                        event.TOPIC,
-                        attempt.metadata,
-                        data,
-                    ),
-                )
-            )
-            new_claims.extend(
-                Claim(system, value, attempt.aggregate_id, take)
-                for system, value, take in claims(patient.state, event)
-            )
+        """Append what was decided; ``None`` when a stream moved on meanwhile."""
+        if events and attempt.command.beforehand is not None:
+            await attempt.command.beforehand(events)
+        version = seen.version + len(events)
+        guarded = related is not None and attempt.handler.guarded
         verdict = await self._store.append(
-            context.tenant,
+            attempt.context.tenant,
             AppendRequest(
                 stream_id=attempt.aggregate_id,
-                version=patient.version + len(events),
+                version=version,
                 status=201 if attempt.handler.makes else 200,
-                events=new_events,
-                claims=new_claims,
+                events=_new_events(attempt, events, seen.version + 1),
+                claims=_claims(attempt, seen, events),
                 key=attempt.key,
                 fingerprint=attempt.fingerprint,
+                guard=(related.id, related.version) if related and guarded else None,
             ),
         )
         if isinstance(verdict, Stored):
-            for version, event in enumerate(events, patient.version + 1):
-                patient.apply(event, version, verdict.recorded_at)
-            return _reply(attempt, patient, verdict.position, events, replayed=False)
+            for number, event in enumerate(events, seen.version + 1):
+                seen.apply(event, Stamp(number, verdict.recorded_at, attempt.context.actor))
+            return _reply(attempt, seen, verdict.position, events, replayed=False)
         if isinstance(verdict, VersionConflict):
             return None
         if isinstance(verdict, Outcome):
@@ -247,7 +200,7 @@ class Gate:
             raise Refusal(_key_reused(attempt))
         raise _identifier_conflict(verdict)
 
-    async def _refuse(self, attempt: _Attempt, error: DomainError) -> Reply:
+    async def _refuse(self, attempt: Attempt, error: DomainError) -> Reply:
         """Raise the refusal, remembered under its key so that the same request gets it again.
 
         Returns only where the first request with this key was applied meanwhile: with its outcome.
@@ -258,7 +211,7 @@ class Gate:
             if known.outcome is not None:
                 return await self._first(attempt, known.outcome)
         if attempt.command.key is None or error.code not in _REMEMBERED:
-            raise Refusal(_visible(error, attempt.context))
+            raise Refusal(_visible(error, attempt))
         verdict = await self._store.append(
             attempt.context.tenant,
             AppendRequest(
@@ -276,177 +229,69 @@ class Gate:
             return await self._replay(attempt, verdict)
         if isinstance(verdict, KeyReused):
             raise Refusal(_key_reused(attempt))
-        raise Refusal(_visible(error, attempt.context))
+        raise Refusal(_visible(error, attempt))
 
-    async def _first(self, attempt: _Attempt, outcome: Outcome) -> Reply:
+    async def _first(self, attempt: Attempt, outcome: Outcome) -> Reply:
         """Give the outcome that was found under the request's key, if it is this request's."""
         if outcome.fingerprint != attempt.fingerprint:
             raise Refusal(_key_reused(attempt))
         return await self._replay(attempt, outcome)
 
-    async def _replay(self, attempt: _Attempt, outcome: Outcome) -> Reply:
+    async def _replay(self, attempt: Attempt, outcome: Outcome) -> Reply:
         """Answer as the first request was answered; after the time to live, with what is now."""
         if outcome.body is not None:
-            raise _stored_refusal(outcome, attempt.context)
+            raise _stored_refusal(outcome, attempt)
         until = LATEST if outcome.late else outcome.version
         loaded = await self._store.load(
             LoadRequest(attempt.context.tenant, outcome.stream_id, until=until)
         )
-        patient = Patient(outcome.stream_id, loaded.events)
+        then = attempt.handler.aggregate(outcome.stream_id, loaded.events)
         made = [record.event for record in loaded.events if record.version == outcome.version]
         position = loaded.events[-1].position if outcome.late else outcome.position
-        return _reply(attempt, patient, position, made, replayed=True)
+        return _reply(attempt, then, position, made, replayed=True)
 
 
-def require_scope(scopes: frozenset[str], scope: str) -> None:
-    """Raise ``FORBIDDEN``, naming the scope, unless it is among the caller's."""
-    if scope not in scopes:
-        raise Refusal(DomainError("FORBIDDEN", f"This needs the scope {scope}.", {"scope": scope}))
+def _new_events(attempt: Attempt, events: Sequence[Event], version: int) -> list[NewEvent]:
+    tenant, stream_id, metadata = attempt.context.tenant, attempt.aggregate_id, attempt.metadata
+    made = []
+    for number, event in enumerate(events, version):
+        data = encode(event)
+        digest = event_digest(tenant, stream_id, number, event.TOPIC, metadata, data)
+        made.append(NewEvent(stream_id, number, event.TOPIC, data, metadata, digest))
+    return made
 
 
-def _attempt(command: Command, context: Context, rule: Rule) -> _Attempt:
-    handler = HANDLERS[command.operation]
-    key = None
-    if command.key is not None:
-        key = key_hash(context.actor, command.key)
-    elif handler.creates and command.aggregate_id is not None:
-        # a create with an id of the client's choosing is idempotent by that id
-        key = key_hash(context.actor, "create", str(command.aggregate_id))
-    metadata: dict[str, Any] = {"actor": context.actor, "operation": command.operation.value}
-    if context.facility is not None:
-        metadata["facility"] = context.facility
-    if context.client is not None:
-        metadata["client"] = context.client
-    if command.mutation_id is not None:
-        metadata["clientMutationId"] = str(command.mutation_id)
-    elif command.key is not None:
-        metadata["idempotencyKey"] = command.key
-    return _Attempt(
-        command,
-        context,
-        handler,
-        rule,
-        command.aggregate_id or context.new_id(),
-        key,
-        None if key is None else _fingerprint(command),
-        orjson.dumps(metadata),
-    )
-
-
-def _fingerprint(command: Command) -> UUID:
-    return key_hash(
-        orjson.dumps(
-            [
-                command.operation,
-                command.aggregate_id,
-                command.entry_id,
-                command.version,
-                command.said,
-            ],
-            option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS,
-        )
-    )
-
-
-def _decide(attempt: _Attempt, patient: Patient) -> Sequence[Event]:
-    arguments = (patient.state, attempt.command.payload, attempt.context)
-    if attempt.handler.entry:
-        return attempt.handler.decide(*arguments, attempt.command.entry_id)
-    return attempt.handler.decide(*arguments)
-
-
-def _check_version(attempt: _Attempt, history: Sequence[RecordedEvent], now: Patient) -> None:
-    """Raise ``OPTIMISTIC_LOCK_CONFLICT`` where the stated version is stale for this command.
-
-    Stale means: an event after it touches what the command touches.
-    """
-    stated = attempt.command.version
-    if stated is None or stated == now.version:
-        return
-    known = 1 <= stated <= now.version
-    colliding = [
-        record for record in history[stated:] if known and _collides(attempt, record.event)
-    ]
-    if known and not colliding:
-        return
-    current = now.resource()
-    extra: dict[str, Any] = {
-        "expectedVersion": stated,
-        "currentVersion": now.version,
-        "changes": [
-            {
-                "version": record.version,
-                "event": record.topic,
-                "at": record.recorded_at,
-                "actor": record.meta["actor"],
-                "fields": record.event.fields,
-            }
-            for record in colliding
-        ],
-        "fields": _differences(attempt, history[:stated], colliding, current) if known else [],
-        "current": current,
-    }
-    raise DomainError(
-        "OPTIMISTIC_LOCK_CONFLICT",
-        "The record changed since the version that you state; review both and send again.",
-        orjson.loads(orjson.dumps(extra, option=orjson.OPT_UTC_Z)),
-    )
-
-
-def _collides(attempt: _Attempt, event: Event) -> bool:
-    shared = event.TOUCHES & attempt.rule.collides
-    if not shared:
-        return False
-    key, entry = event.touched_key, attempt.command.entry_id
-    return key is None or entry is None or key == str(entry)
-
-
-def _differences(
-    attempt: _Attempt,
-    seen: Sequence[RecordedEvent],
-    colliding: Sequence[RecordedEvent],
-    theirs: Mapping[str, Any],
-) -> list[dict[str, Any]]:
-    """List each member in which the record now and the caller's intent differ.
-
-    A member that changed without colliding, and that the caller did not mean, is no difference.
-    """
-    before = Patient(attempt.aggregate_id, seen)
-    base = before.resource()
-    try:
-        for event in _decide(attempt, before):
-            before.apply(event, before.version, seen[-1].recorded_at)
-    except DomainError:
-        pass  # what was wanted makes no sense at that version either: yours is what you saw
-    yours = before.resource()
-    at_stake = {path[1:] for record in colliding for path in record.event.fields}
-    at_stake |= {name for name in base.keys() | yours.keys() if base.get(name) != yours.get(name)}
+def _claims(attempt: Attempt, seen: Aggregate[Any], events: Sequence[Event]) -> list[Claim]:
     return [
-        {
-            "path": f"/{name}",
-            "base": base.get(name),
-            "theirs": theirs.get(name),
-            "yours": yours.get(name),
-        }
-        for name in sorted(at_stake - ABOUT_THE_RECORD)
-        if theirs.get(name) != yours.get(name)
+        Claim(system, value, attempt.aggregate_id, take)
+        for event in events
+        for system, value, take in claims(seen.state, event)
     ]
 
 
 def _reply(
-    attempt: _Attempt, patient: Patient, position: int, made: Sequence[Event], *, replayed: bool
+    attempt: Attempt,
+    aggregate: Aggregate[Any],
+    position: int,
+    made: Sequence[Event],
+    *,
+    replayed: bool,
 ) -> Reply:
     handler = attempt.handler
-    entry = None
+    added = None
     if handler.adds is not None:
         chosen = getattr(attempt.command.payload, "id", None)
-        entry = (handler.adds, chosen or added_entry(made[-1]))
-    return Reply(patient, position, created=handler.makes, replayed=replayed, entry=entry)
+        added = (handler.adds, chosen or added_entry(made[-1]))
+    return Reply(aggregate, position, handler.makes, replayed, added, attempt.part(aggregate))
 
 
-def _key_reused(attempt: _Attempt) -> DomainError:
+def _id_taken() -> DomainError:
+    return DomainError("ID_TAKEN", "The chosen id already names something else.")
+
+
+def _key_reused(attempt: Attempt) -> DomainError:
     if attempt.command.key is None:  # the key was the id that the client chose
-        return DomainError("ID_TAKEN", "The chosen id already names something else.")
+        return _id_taken()
     return DomainError(
         "IDEMPOTENCY_KEY_REUSED", "This key belongs to another request; use a new one."
     )
@@ -460,18 +305,19 @@ def _identifier_conflict(verdict: IdentifierConflict) -> DomainError:
     )
 
 
-def _stored_refusal(outcome: Outcome, context: Context) -> Refusal:
+def _stored_refusal(outcome: Outcome, attempt: Attempt) -> Refusal:
     stored = orjson.loads(outcome.body or b"{}")
     error = DomainError(stored["code"], stored["detail"], stored["extra"])
-    return Refusal(_visible(error, context), replayed=True)
+    return Refusal(_visible(error, attempt), replayed=True)
 
 
 _PATIENT_DATA = frozenset({"current", "fields", "patientId"})
 
 
-def _visible(error: DomainError, context: Context) -> DomainError:
+def _visible(error: DomainError, attempt: Attempt) -> DomainError:
     """Leave out of a refusal what the caller may not read."""
-    if "patient:read" in context.scopes or _PATIENT_DATA.isdisjoint(error.extra):
+    needed = attempt.handler.aggregate.READ_SCOPE
+    if needed is None or needed in attempt.context.scopes or _PATIENT_DATA.isdisjoint(error.extra):
         return error
     extra = {name: value for name, value in error.extra.items() if name not in _PATIENT_DATA}
     if "changes" in extra:

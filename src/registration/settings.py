@@ -5,16 +5,29 @@ The reference in the documentation is generated from the descriptions.
 """
 
 import json
+from datetime import timedelta
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from registration.domain.commands import KEY
+from registration.domain.consent import PORTRAIT
 from registration.domain.identifiers import check_systems
 
 ENV_PREFIX = "REGISTRATION_"
+
+CONSENT_FLAGS = {
+    PORTRAIT: "Keeping a picture of the patient",
+    "data-sharing": "Sharing the record with other providers of care",
+    "research": "Use of the record for research",
+    "contact-sms": "Messages to the patient's telephone",
+    "contact-email": "Messages to the patient's e-mail address",
+}
+"""The flags of a fresh installation."""
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 
@@ -83,6 +96,27 @@ class Settings(BaseSettings):
         'python-stdnum module, such as `{"https://fhir.example/bsn": "nl.bsn"}`. Identifiers of '
         "other systems are taken as they are.",
     )
+    consent_flags: dict[str, str] = Field(
+        default_factory=lambda: dict(CONSENT_FLAGS),
+        description="The consent flags that there are: a JSON object from flag to title. "
+        "`portrait` is always among them.",
+    )
+    portrait_retention: dict[str, int] = Field(
+        default_factory=dict,
+        description="Days for which a portrait is kept: a JSON object from tenant to days, with "
+        '`"*"` for all others, such as `{"*": 3650, "clinic": 365}`. Unset: as long as the '
+        "consent to it lasts. A change holds for portraits set from then on.",
+    )
+    retention_interval: float = Field(
+        60,
+        ge=1,
+        le=86400,
+        description="Seconds between two looks at which portraits have to go.",
+    )
+    time_zone: str = Field(
+        "UTC",
+        description="IANA name of the time zone whose days the encounter board shows.",
+    )
     log_level: LogLevel = Field("info", description="How much is logged to standard error.")
     projector: bool = Field(
         default=True,
@@ -95,6 +129,30 @@ class Settings(BaseSettings):
     def _checks_exist(cls, systems: dict[str, str]) -> dict[str, str]:
         check_systems(systems)
         return systems
+
+    @field_validator("consent_flags")
+    @classmethod
+    def _flags_are_names(cls, flags: dict[str, str]) -> dict[str, str]:
+        for flag in flags:
+            if not KEY.fullmatch(flag):
+                raise ValueError("a flag is named in lower case letters, digits and hyphens")
+        return {PORTRAIT: CONSENT_FLAGS[PORTRAIT]} | flags
+
+    @field_validator("portrait_retention")
+    @classmethod
+    def _days_are_some(cls, days: dict[str, int]) -> dict[str, int]:
+        if any(not 1 <= kept <= 73_000 for kept in days.values()):
+            raise ValueError("a portrait is kept for 1 to 73000 days")
+        return days
+
+    @field_validator("time_zone")
+    @classmethod
+    def _zone_exists(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError("is no IANA time zone, such as Africa/Lagos") from None
+        return name
 
     @model_validator(mode="after")
     def _tokens_fit_the_exposure(self) -> Self:
@@ -109,6 +167,11 @@ class Settings(BaseSettings):
         elif self.jwt_issuer is None or self.jwt_audience is None:
             raise ValueError("jwks_url needs jwt_issuer and jwt_audience")
         return self
+
+    def portrait_keeps(self, tenant: str) -> timedelta | None:
+        """How long a portrait of this tenant is kept; `None`: as long as the consent lasts."""
+        days = self.portrait_retention.get(tenant, self.portrait_retention.get("*"))
+        return None if days is None else timedelta(days=days)
 
     def environment(self) -> dict[str, str]:
         """These settings as environment variables: a child process that gets them reads the same.

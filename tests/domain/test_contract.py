@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from registration.api.app import application
-from registration.api.commands import COMMAND_ROUTES
+from registration.api.command_table import COMMAND_ROUTES
 from registration.domain.contract import (
     RULES,
     Offline,
@@ -138,7 +138,8 @@ def test_the_openapi_document_says_what_the_table_says() -> None:
     for route in COMMAND_ROUTES:
         rule, shown = rule_for(route.operation), operations[route.operation.value]
         assert shown["x-conflict-policy"] == rule.policy.value
-        assert shown["x-offline"] == rule.offline.value
+        offline = [row.offline.value for row in rules_for(route.operation)]
+        assert shown["x-offline"] == (offline if len(offline) > 1 else offline[0])
         assert shown["x-required-scope"] == rule.scope
         assert shown["x-version-required"] == rule.needs_version
         assert ("428" in shown["responses"]) == rule.needs_version

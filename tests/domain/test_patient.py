@@ -1,102 +1,37 @@
 """Every decision about a patient: given what happened, when a command comes, then these events."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from itertools import count
 from typing import Any
-from uuid import UUID
 
 import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.domain.given import (
+    CARD,
+    LUHN,
+    NOW,
+    STAMP,
+    When,
+    context,
+    identifier,
+    kin,
+    name,
+    registered,
+    uuid,
+    when,
+)
 
 from registration.domain import events
 from registration.domain.commands import Reason
-from registration.domain.context import Context
-from registration.domain.contract import Operation
+from registration.domain.contract import Operation, Resource, rule_for
 from registration.domain.errors import DomainError
 from registration.domain.handlers import HANDLERS, claims
-from registration.domain.patient import MOST_ENTRIES, PatientState, evolve, fold
+from registration.domain.patient import MOST_ENTRIES
 from registration.domain.patient_resource import Patient
-from registration.domain.resources import ContactPoint, Identifier, Name, NextOfKin
+from registration.domain.patient_state import PatientState, evolve, fold
+from registration.domain.resources import ContactPoint
 from registration.eventstore.mapper import decode, encode
-
-NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
-LUHN = "https://ids.example/luhn"
-CARD = "https://ids.example/card"
-
-
-def uuid(number: int) -> UUID:
-    return UUID(int=number)
-
-
-def context() -> Context:
-    """A context whose new ids are 1000, 1001, ..."""
-    numbers = count(1000)
-    return Context(
-        now=NOW,
-        new_id=lambda: uuid(next(numbers)),
-        tenant="clinic",
-        actor="desk-1",
-        scopes=frozenset({"patient:write"}),
-        facility="north",
-        identifier_systems={LUHN: "luhn"},
-    )
-
-
-def name(number: int = 1, family: str = "Okoro", **members: Any) -> Name:
-    return Name(id=uuid(number), family=family, script="Latn", **members)
-
-
-def identifier(number: int = 10, value: str = "4711", system: str = CARD) -> Identifier:
-    return Identifier(id=uuid(number), system=system, value=value)
-
-
-def kin(number: int = 20, who: str = "Obi") -> NextOfKin:
-    return NextOfKin(id=uuid(number), name=who, relationship="brother")
-
-
-def registered(**members: Any) -> events.PatientRegistered:
-    return events.PatientRegistered(**{"names": (name(),), "gender": "female"} | members)
-
-
-@dataclass
-class When:
-    """A command on a history."""
-
-    history: Sequence[events.Event]
-    operation: Operation
-    said: dict[str, Any]
-    entry: UUID | None
-
-    def decide(self) -> Sequence[events.Event]:
-        handler = HANDLERS[self.operation]
-        payload = handler.payload.model_validate_json(orjson.dumps(self.said), strict=True)
-        arguments = (fold(self.history), payload, context())
-        if handler.entry:
-            return handler.decide(*arguments, self.entry)
-        return handler.decide(*arguments)
-
-    def then(self, *expected: events.Event) -> None:
-        assert list(self.decide()) == list(expected)
-
-    def then_nothing(self) -> None:
-        self.then()
-
-    def then_refused(self, code: str, path: str | None = None) -> None:
-        with pytest.raises(DomainError) as caught:
-            self.decide()
-        assert caught.value.code == code
-        if path is not None:
-            assert [error["path"] for error in caught.value.extra["errors"]] == [path]
-
-
-def when(
-    *history: events.Event, operation: Operation, entry: UUID | None = None, **said: Any
-) -> When:
-    return When(history, operation, said, entry)
 
 
 class TestRegister:
@@ -302,7 +237,7 @@ class TestIdentifiersAndNextOfKin:
 
 def test_a_history_starts_with_the_registration() -> None:
     with pytest.raises(ValueError, match="starts with its registration"):
-        evolve(None, events.NameAdded(name=name()))
+        evolve(None, events.NameAdded(name=name()), STAMP)
 
 
 def test_a_history_of_nothing_is_nobody() -> None:
@@ -419,7 +354,7 @@ def _histories() -> st.SearchStrategy[list[events.Event]]:
             for event in _decided(state, operation, said, pick):
                 if _takes_what_is_held(state, event):
                     continue
-                state = evolve(state, event)
+                state = evolve(state, event, STAMP)
                 history.append(event)
         return history
 
@@ -431,6 +366,7 @@ class _Recorded:
         self.version = version
         self.recorded_at = NOW
         self.event = event
+        self.meta = {"actor": "desk-1"}
 
 
 def _recorded(history: Sequence[events.Event]) -> Iterator[_Recorded]:
@@ -445,7 +381,7 @@ def test_what_is_decided_and_what_is_stored_fold_to_the_same(history) -> None:
     assert fold(stored) == fold(history)
     assert [encode(event) for event in stored] == [encode(event) for event in history]
     one, other = Patient(uuid(1), _recorded(history)), Patient(uuid(1), _recorded(stored))
-    assert one.json() == other.json()
+    assert one.encoded() == other.encoded()
 
 
 @settings(max_examples=60, deadline=None)
@@ -459,7 +395,7 @@ def test_no_sequence_of_commands_breaks_what_always_holds(history) -> None:
                 held.add((system, value))
             else:
                 held.discard((system, value))
-        state = evolve(state, event)
+        state = evolve(state, event, STAMP)
         assert len(state.names) >= 1
         for entries in (state.names, state.identifiers, state.next_of_kin):
             assert len({entry.id for entry in entries}) == len(entries)
@@ -478,10 +414,19 @@ def test_a_command_that_was_carried_out_has_nothing_left_to_change(history, comm
         return
     state = fold(history)
     for event in _decided(state, operation, said, pick):
-        state = evolve(state, event)
+        state = evolve(state, event, STAMP)
     assert _decided(state, operation, said, pick) == []
 
 
+_DEATH = {Operation.RECORD_DEATH, Operation.REVERSE_DEATH}
+
+
 def test_every_operation_that_is_built_is_in_the_laws() -> None:
-    assert set(_SAID) | {Operation.REGISTER_PATIENT} == set(HANDLERS)
+    elsewhere = {Resource.CONSENT, Resource.PORTRAIT, Resource.EXTENSION}
+    about_the_person = {
+        operation
+        for operation, handler in HANDLERS.items()
+        if handler.aggregate is Patient and rule_for(operation).resource not in elsewhere
+    }
+    assert set(_SAID) | {Operation.REGISTER_PATIENT} | _DEATH == about_the_person
     assert Reason(reason="x").reason == "x"

@@ -5,6 +5,7 @@ would no longer be read as it was written: give the class a new version and an u
 new version's file; never change an approved one.
 """
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar
 from uuid import UUID
@@ -16,7 +17,14 @@ from eventsourcing.persistence import StoredEvent
 from registration.domain import events
 from registration.domain.contract import Touch
 from registration.domain.events import EVENTS, Event
-from registration.domain.resources import Address, ContactPoint, Identifier, Name, NextOfKin
+from registration.domain.resources import (
+    Address,
+    ContactPoint,
+    Evidence,
+    Identifier,
+    Name,
+    NextOfKin,
+)
 from registration.eventstore import mapper
 from registration.eventstore.mapper import (
     EventMapper,
@@ -54,6 +62,7 @@ ADDRESS = Address(
 IDENTIFIER = Identifier(
     id=UUID(int=3), system="https://fhir.example/mrn", value="4711", type="MR", use="usual"
 )
+AT = datetime(2026, 3, 1, 12, 30, 15, 250000, tzinfo=UTC)
 KIN = NextOfKin(
     id=UUID(int=4), name="Obi Okoro", relationship="brother", telecom=(PHONE,), address=ADDRESS
 )
@@ -89,6 +98,59 @@ SAMPLES: dict[type[Event], Event] = {
         events.IdentifierRetired(identifier_id=IDENTIFIER.id, reason="card lost"),
         events.NextOfKinAdded(next_of_kin=KIN),
         events.NextOfKinRemoved(next_of_kin_id=KIN.id, reason="asked to"),
+        *(
+            kind(
+                flag="research",
+                policy="https://clinic.example/research-2",
+                evidence=Evidence(kind="signature", reference="form 7", witness="Nurse Ola"),
+                valid_from=AT,
+                valid_until=AT + timedelta(days=365),
+            )
+            for kind in (
+                events.ConsentGranted,
+                events.ConsentRefused,
+                events.ConsentWithdrawn,
+            )
+        ),
+        events.PortraitSet(
+            portrait_id=UUID(int=5),
+            content_hash="ab" * 32,
+            media_type="image/jpeg",
+            width=768,
+            height=1024,
+            size=81920,
+            retain_until=AT,
+        ),
+        events.PortraitRemoved(portrait_id=UUID(int=5), cause="requested", reason="asked to"),
+        events.ExtensionSet(
+            schema_name="housing",
+            schema_version=2,
+            data={"rooms": 3, "floor": None, "shared": True, "rent": 12.5, "with": ["Obi"]},
+        ),
+        events.ExtensionRemoved(schema_name="housing", reason="moved"),
+        events.DeathRecorded(deceased_at=AT, cause="I21.9", certificate="D-4711"),
+        events.DeathReversed(reason="wrong record"),
+        events.EncounterOpened(
+            at=AT,
+            reason="cough",
+            patient_id=UUID(int=6),
+            encounter_class="AMB",
+            status="planned",
+            planned_start=AT + timedelta(days=1),
+            facility="north",
+            post_mortem=True,
+        ),
+        *(
+            kind(at=AT, reason="because")
+            for kind in EVENTS
+            if issubclass(kind, events.EncounterEvent) and kind is not events.EncounterOpened
+        ),
+        events.ExtensionSchemaPublished(
+            name="housing",
+            title="Housing",
+            compatibility="none",
+            definition={"type": "object", "properties": {"rooms": {"type": "integer"}}},
+        ),
     )
 }
 """One event of each class with every member that it can have: what any version must decode to."""

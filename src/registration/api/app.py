@@ -1,10 +1,10 @@
 """The composition root of the HTTP service."""
 
 import asyncio
-import gc
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -20,23 +20,41 @@ from starlette.routing import Match, Route
 from starlette.types import ASGIApp
 
 from registration import __version__
-from registration.api import keys, operations, patients, sync
+from registration.api import (
+    consents,
+    encounters,
+    extensions,
+    keys,
+    operations,
+    patients,
+    portraits,
+    sync,
+    vital_status,
+)
 from registration.api.auth import Authenticator
-from registration.api.commands import starlette_routes
+from registration.api.command_table import COMMAND_ROUTES, CommandRoute
+from registration.api.commands import endpoint_of
 from registration.api.metrics import Metrics
 from registration.api.observe import Observed, stderr_log
 from registration.api.openapi import document
 from registration.api.problems import problem
+from registration.api.reading import reader_of
 from registration.api.requests import Services, services, utc_now, validation_failed
 from registration.api.shortcut import Shortcut
+from registration.command import Refusal
+from registration.domain.contract import Operation
+from registration.domain.encounter import Encounter
 from registration.domain.errors import DomainError
+from registration.domain.patient_resource import Patient
 from registration.eventstore import database
 from registration.eventstore.store import (
     EventStore,
     StoreOverloadedError,
     StoreUnavailableError,
 )
-from registration.gate import Gate, Refusal
+from registration.gate import Gate
+from registration.memory import collect_seldom
+from registration.portraits import Portraits
 from registration.settings import Settings
 
 _TIDY_SECONDS = 600.0
@@ -65,11 +83,26 @@ def create_app(
     )
 
 
+_OF_THEIR_OWN_SHAPE = {
+    Operation.SET_PORTRAIT: portraits.set_portrait,
+    Operation.RECORD_DEATH: vital_status.record_death,
+}
+
+
+def _command_route(route: CommandRoute) -> Route:
+    own = _OF_THEIR_OWN_SHAPE.get(route.operation)
+    endpoint = endpoint_of(route) if own is None else partial(own, route=route)
+    return Route(route.path, endpoint, methods=[route.method], name=route.operation.value)
+
+
 def _hot_routes() -> list[Route]:
     return [
-        *starlette_routes(),
-        Route("/v1/patients/{id}", patients.get_patient, methods=["GET"], name="patient.read"),
+        *map(_command_route, COMMAND_ROUTES),
+        Route("/v1/patients/{id}", reader_of(Patient), methods=["GET"], name="patient.read"),
     ]
+
+
+_PARTS = (patients, consents, portraits, extensions, encounters, sync, operations)
 
 
 def application(settings: Settings, clock: Callable[[], datetime] | None = None) -> FastAPI:
@@ -84,10 +117,15 @@ def application(settings: Settings, clock: Callable[[], datetime] | None = None)
         redirect_slashes=False,
     )
     app.state.metrics = Metrics()
-    app.openapi = lambda: document(app)  # type: ignore[method-assign]
+    queries = [route for part in _PARTS for route in part.router.routes]
+    app.openapi = lambda: document(app, queries)  # type: ignore[method-assign]
     app.router.routes[:0] = _hot_routes()
-    for part in (patients, sync, operations):
+    for part in _PARTS:
         app.include_router(part.router)
+    # after the other names that stand where an id would
+    app.router.routes.append(
+        Route("/v1/encounters/{id}", reader_of(Encounter), methods=["GET"], name="encounter.read")
+    )
     for kind, handler in _HANDLERS.items():
         app.add_exception_handler(kind, handler)
     return app
@@ -110,14 +148,17 @@ def _lifespan(settings: Settings, clock: Callable[[], datetime] | None) -> Any:
         await store.open()
         await views.open()
         app.state.services = Services(
-            settings, store, Gate(store), _authenticator(settings), views, clock or utc_now
+            settings,
+            store,
+            Gate(store),
+            _authenticator(settings),
+            views,
+            clock or utc_now,
+            Portraits(views),
         )
         app.openapi()
         tidying = asyncio.create_task(_tidy(store))
-        # What is alive now stays: the collector need not look at it during requests.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(20_000, 50, 100)
+        collect_seldom()
         try:
             yield
         finally:

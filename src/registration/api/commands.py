@@ -1,19 +1,19 @@
-"""Every command as a route. All have one shape: path, operation, payload, answer.
+"""The endpoint of a command. All have one shape: path, operation, payload, answer.
 
 The bodies are validated once, straight from the bytes, in plain Starlette routes: FastAPI's
 per-request machinery would cost as much again as everything else (``docs/decisions/0003``).
 """
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from uuid import UUID
 
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
+from registration.api.auth import Caller
+from registration.api.command_table import CommandRoute
 from registration.api.json_body import parse
 from registration.api.requests import (
     authenticated,
@@ -22,146 +22,124 @@ from registration.api.requests import (
     if_match,
     mutation_id,
     path_id,
+    path_key,
+    query_of,
     read_body,
     services,
     validated,
+    validated_query,
 )
+from registration.command import Command, Reply
 from registration.domain.contract import Operation
-from registration.domain.errors import DomainError
+from registration.domain.errors import DomainError, invalid
+from registration.domain.extension_schema import schema_id
 from registration.domain.handlers import HANDLERS
-from registration.gate import Command, Reply
+from registration.domain.resources import Model
 
-JSON = frozenset({"application/json"})
-MERGE_PATCH = frozenset({"application/merge-patch+json", "application/json"})
 _KEY_MEMBERS = ("id", "clientMutationId")
 
 
-@dataclass(frozen=True, slots=True)
-class CommandRoute:
-    """Where an operation is found. ``entry`` names the path parameter of the entry it is about."""
-
-    method: str
-    path: str
-    operation: Operation
-    summary: str
-    entry: str | None = None
-    media_types: frozenset[str] = JSON
-
-
-_PATIENT = "/v1/patients/{id}"
-
-COMMAND_ROUTES: tuple[CommandRoute, ...] = (
-    CommandRoute("POST", "/v1/patients", Operation.REGISTER_PATIENT, "Register a patient"),
-    CommandRoute(
-        "PATCH",
-        f"{_PATIENT}/demographics",
-        Operation.UPDATE_DEMOGRAPHICS,
-        "Correct demographics",
-        media_types=MERGE_PATCH,
-    ),
-    CommandRoute("POST", f"{_PATIENT}/names", Operation.ADD_NAME, "Add a name"),
-    CommandRoute(
-        "PUT", f"{_PATIENT}/names/{{nameId}}", Operation.REPLACE_NAME, "Replace a name", "nameId"
-    ),
-    CommandRoute(
-        "POST",
-        f"{_PATIENT}/names/{{nameId}}/retirement",
-        Operation.RETIRE_NAME,
-        "Retire a name",
-        "nameId",
-    ),
-    CommandRoute("POST", f"{_PATIENT}/identifiers", Operation.ADD_IDENTIFIER, "Add an identifier"),
-    CommandRoute(
-        "POST",
-        f"{_PATIENT}/identifiers/{{identifierId}}/retirement",
-        Operation.RETIRE_IDENTIFIER,
-        "Retire an identifier",
-        "identifierId",
-    ),
-    CommandRoute("POST", f"{_PATIENT}/next-of-kin", Operation.ADD_NEXT_OF_KIN, "Add a next of kin"),
-    CommandRoute(
-        "POST",
-        f"{_PATIENT}/next-of-kin/{{nokId}}/removal",
-        Operation.REMOVE_NEXT_OF_KIN,
-        "Remove a next of kin",
-        "nokId",
-    ),
-)
-
-
-def starlette_routes() -> list[Route]:
-    """Return a route for each command."""
-    return [
-        Route(route.path, _endpoint(route), methods=[route.method], name=route.operation.value)
-        for route in COMMAND_ROUTES
-    ]
-
-
-def _endpoint(route: CommandRoute) -> Callable[[Request], Awaitable[Response]]:
-    handler = HANDLERS[route.operation]
+def endpoint_of(route: CommandRoute) -> Callable[[Request], Awaitable[Response]]:
+    """Return the endpoint of a command."""
 
     async def endpoint(request: Request) -> Response:
-        request.scope["observation"].operation = route.operation.value
-        its = services(request)
-        caller = await authenticated(request)
-        body = await read_body(request, its.settings.body_limit, route.media_types)
-        said = parse(body)
-        payload = validated(handler.payload, body)
-        context = context_of(caller, its)
-        aggregate_id = _aggregate_id(request, payload, handler.creates)
-        mutation = mutation_id(getattr(payload, "client_mutation_id", None), context.now)
-        command = Command(
-            operation=route.operation,
-            payload=payload,
-            said=_said(said, handler.creates),
-            aggregate_id=aggregate_id,
-            entry_id=path_id(request, route.entry, "entry") if route.entry else None,
-            version=if_match(request),
-            key=_key(idempotency_key(request), mutation),
-            mutation_id=mutation,
-        )
-        return answer(await its.gate.handle(command, context), caller.scopes)
+        caller, reply = await carried_out(request, route)
+        return answer(reply, caller)
 
     return endpoint
 
 
-def answer(reply: Reply, scopes: frozenset[str]) -> Response:
-    """Return the response to a command: the patient, its version, and where the log stands.
+async def carried_out(request: Request, route: CommandRoute) -> tuple[Caller, Reply]:
+    """Carry out the command that a request states; returns who asked and what became of it."""
+    request.scope["observation"].operation = route.operation.value
+    its = services(request)
+    caller = await authenticated(request)
+    payload_model = HANDLERS[route.operation].payload
+    said: dict[str, Any]
+    if route.has_body:
+        body = await read_body(request, its.settings.body_limit, route.media_types)
+        said = parse(body)
+        payload = validated(payload_model, body)
+        no_query(request)
+    else:
+        said = query_of(request)
+        payload = validated_query(payload_model, said)
+    context = context_of(caller, its)
+    mutation = mutation_id(getattr(payload, "client_mutation_id", None), context.now)
+    command = command_of(request, route, payload, said)._replace(
+        key=_key(idempotency_key(request), mutation), mutation_id=mutation
+    )
+    return caller, await its.gate.handle(command, context)
 
-    A caller who may write but not read gets the id and the version alone.
-    """
-    headers = {"ETag": f'"{reply.patient.version}"', "X-Log-Position": str(reply.position)}
-    if reply.created:
-        location = f"/v1/patients/{reply.patient.id}"
-        if reply.entry is not None:
-            location += f"/{reply.entry[0]}/{reply.entry[1]}"
-        headers["Location"] = location
-    if reply.replayed:
-        headers["Idempotency-Replayed"] = "true"
-    return Response(
-        reply.patient.json() if "patient:read" in scopes else _receipt(reply),
-        201 if reply.created else 200,
-        headers,
-        "application/json",
+
+def command_of(
+    request: Request, route: CommandRoute, payload: Model, said: Mapping[str, Any]
+) -> Command:
+    """Return the command that path, headers and payload state."""
+    handler = HANDLERS[route.operation]
+    version = if_match(request)
+    entry: UUID | str | None = None
+    if handler.creates:
+        if version is not None:
+            raise DomainError("MALFORMED_REQUEST", "If-Match has nothing to match on a create.")
+        aggregate_id = getattr(payload, "id", None)
+        said = {name: value for name, value in said.items() if name not in _KEY_MEMBERS}
+    elif route.operation is Operation.PUBLISH_SCHEMA:
+        entry = _schema_name(request)
+        aggregate_id = schema_id(entry)
+    else:
+        aggregate_id = path_id(request, "id", handler.aggregate.KIND)
+        if route.entry is not None:
+            keyed = handler.part is not None
+            entry = (path_key if keyed else path_id)(request, route.entry, "entry")
+    return Command(
+        operation=route.operation,
+        payload=payload,
+        said=said,
+        aggregate_id=aggregate_id,
+        entry=entry,
+        version=version,
+        key=idempotency_key(request),
     )
 
 
-def _receipt(reply: Reply) -> bytes:
-    return orjson.dumps({"id": reply.patient.id, "version": reply.patient.version})
+def answer(reply: Reply, caller: Caller, more: Mapping[str, Any] | None = None) -> Response:
+    """Return the response to a command: what it was about, its version, where the log stands.
+
+    A caller who may write but not read gets the id and the version alone. ``more`` are members
+    beside those of the resource.
+    """
+    shown = reply.part or reply.aggregate
+    headers = {"ETag": f'"{shown.version}"', "X-Log-Position": str(reply.position)}
+    if reply.created:
+        headers["Location"] = reply.aggregate.path
+        if reply.added is not None:
+            headers["Location"] += f"/{reply.added[0]}/{reply.added[1]}"
+    if reply.replayed:
+        headers["Idempotency-Replayed"] = "true"
+    needed = reply.aggregate.READ_SCOPE
+    if needed is not None and needed not in caller.scopes:
+        body = orjson.dumps({"id": reply.aggregate.id, "version": shown.version})
+    elif more is not None:
+        body = orjson.dumps({**shown.plain(), **more}, option=orjson.OPT_UTC_Z)
+    else:
+        body = shown.encoded()
+    return Response(body, 201 if reply.created else 200, headers, "application/json")
 
 
-def _aggregate_id(request: Request, payload: Any, creates: bool) -> UUID | None:
-    if creates:
-        chosen: UUID | None = payload.id
-        return chosen
-    return path_id(request, "id", "patient")
+def no_query(request: Request) -> None:
+    """Refuse query parameters, of which a command with a body has none."""
+    if request.scope["query_string"]:
+        raise invalid("", "takes no query parameters")
 
 
-def _said(said: dict[str, Any], creates: bool) -> dict[str, Any]:
-    """Leave out of a create what names the request and not its content."""
-    if not creates:
-        return said
-    return {name: value for name, value in said.items() if name not in _KEY_MEMBERS}
+def _schema_name(request: Request) -> str:
+    try:
+        return path_key(request, "schema", "schema")
+    except DomainError:
+        raise invalid(
+            "", "a schema is named in lower case letters, digits and single hyphens, at most 64"
+        ) from None
 
 
 def _key(header: str | None, mutation: UUID | None) -> str | None:

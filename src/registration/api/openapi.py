@@ -6,18 +6,42 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
+from starlette.routing import BaseRoute
 
-from registration.api.commands import COMMAND_ROUTES, CommandRoute
+from registration.api.command_table import COMMAND_ROUTES, IMAGES, CommandRoute
 from registration.api.problems import PROBLEM_JSON, PROBLEMS
-from registration.api.wire import ProblemDetails, Receipt
-from registration.domain.contract import rules_for
+from registration.api.wire import Deceased, ProblemDetails, Receipt
+from registration.domain.contract import Operation, Resource, rules_for
+from registration.domain.encounter import EncounterResource
+from registration.domain.extension_schema import SchemaVersion
 from registration.domain.handlers import HANDLERS
-from registration.domain.patient_resource import PatientResource
+from registration.domain.patient_resource import Patient, PatientResource
+from registration.domain.resources import Consent, ExtensionInstance
 
 _REF = "#/components/schemas/"
 _UUID = {"type": "string", "format": "uuid"}
 _KEY_PATTERN = r'^([!#-\[\]-~]{1,255}|"([ !#-\[\]-~]|\\["\\]){1,255}")$'
+_NAME = {"type": "string", "pattern": "^[a-z][a-z0-9]*(-[a-z0-9]+)*$", "maxLength": 64}
+_TAGS = ("patients", "consents", "portraits", "extensions", "encounters", "sync", "operations")
+_TAG_OF = {
+    Resource.CONSENT: "consents",
+    Resource.PORTRAIT: "portraits",
+    Resource.EXTENSION: "extensions",
+    Resource.EXTENSION_SCHEMA: "extensions",
+    Resource.ENCOUNTER: "encounters",
+}
+_ANSWERS: dict[Operation, type[BaseModel]] = {
+    Operation.SET_CONSENT: Consent,
+    Operation.SET_EXTENSION: ExtensionInstance,
+    Operation.RECORD_DEATH: Deceased,
+    Operation.OPEN_ENCOUNTER: EncounterResource,
+    Operation.TRANSITION_ENCOUNTER: EncounterResource,
+    Operation.PUBLISH_SCHEMA: SchemaVersion,
+}
+"""What a command answers with, where that is not the patient."""
 _COMMON = (
     "MALFORMED_REQUEST",
     "UNAUTHENTICATED",
@@ -46,7 +70,7 @@ def problems(*codes: str) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def document(app: FastAPI) -> dict[str, Any]:
+def document(app: FastAPI, queries: Iterable[BaseRoute]) -> dict[str, Any]:
     """Return the whole document; made once, then kept by the application."""
     if app.openapi_schema is None:
         made = get_openapi(
@@ -54,7 +78,7 @@ def document(app: FastAPI) -> dict[str, Any]:
             version=app.version,
             description=app.description,
             routes=app.routes,
-            tags=[{"name": "patients"}, {"name": "sync"}, {"name": "operations"}],
+            tags=[{"name": name} for name in _TAGS],
         )
         components = made.setdefault("components", {})
         schemas = components.setdefault("schemas", {})
@@ -67,19 +91,43 @@ def document(app: FastAPI) -> dict[str, Any]:
         for path, item in made["paths"].items():
             for operation in item.values():
                 _settle(operation, secured=path.startswith("/v1/"))
+        for query in queries:
+            if isinstance(query, APIRoute) and query.path.startswith("/v1/"):
+                made["paths"][query.path]["get"]["x-required-scope"] = _scope_of(query)
         for route in COMMAND_ROUTES:
             made["paths"].setdefault(route.path, {})[route.method.lower()] = _command(route)
-        made["paths"].setdefault("/v1/patients/{id}", {})["get"] = _get_patient()
+        for path, model in (
+            ("/v1/patients/{id}", PatientResource),
+            ("/v1/encounters/{id}", EncounterResource),
+        ):
+            made["paths"].setdefault(path, {})["get"] = _get_one(path, model)
         app.openapi_schema = made
     return app.openapi_schema
 
 
+def _scope_of(route: APIRoute) -> str | None:
+    """Return the scope that a query needs; ``None``: any token will do."""
+    scopes = (getattr(d.call, "scope", None) for d in route.dependant.dependencies)
+    return next((scope for scope in scopes if scope), None)
+
+
 def _schemas() -> dict[str, Any]:
-    payloads = {HANDLERS[route.operation].payload for route in COMMAND_ROUTES}
+    payloads = {
+        HANDLERS[route.operation].payload
+        for route in COMMAND_ROUTES
+        if route.has_body and route.media_types != IMAGES
+    }
     modes: list[Any] = [
         (model, "validation") for model in sorted(payloads, key=lambda m: m.__name__)
     ]
-    modes += [(model, "serialization") for model in (PatientResource, Receipt, ProblemDetails)]
+    answers: set[type[BaseModel]] = {
+        PatientResource,
+        Receipt,
+        ProblemDetails,
+        EncounterResource,
+        *_ANSWERS.values(),
+    }
+    modes += [(model, "serialization") for model in sorted(answers, key=lambda m: m.__name__)]
     _, schema = models_json_schema(modes, ref_template=_REF + "{model}")
     found: dict[str, Any] = schema["$defs"]
     return found
@@ -99,7 +147,15 @@ def _settle(operation: dict[str, Any], *, secured: bool) -> None:
 
 def _parameters(path: str) -> list[dict[str, Any]]:
     names = [part[1:-1] for part in path.split("/") if part.startswith("{")]
-    return [{"name": n, "in": "path", "required": True, "schema": _UUID} for n in names]
+    return [
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "schema": _NAME if name in ("flag", "schema") else _UUID,
+        }
+        for name in names
+    ]
 
 
 def _header(name: str, description: str, schema: dict[str, Any], required: bool) -> dict[str, Any]:
@@ -129,51 +185,90 @@ def _command(route: CommandRoute) -> dict[str, Any]:
             _header(
                 "If-Match",
                 "The version that you saw, as its ETag.",
-                {"type": "string", "pattern": '^"[1-9][0-9]{0,8}"$', "example": '"1"'},
+                {"type": "string", "pattern": '^"(0|[1-9][0-9]{0,8})"$', "example": '"1"'},
                 required=False,
             )
         )
-    codes = [*_COMMON, *_refusals(route)]
-    return {
+    made: dict[str, Any] = {
         "operationId": route.operation.value,
         "summary": route.summary,
         "description": (handler.payload.__doc__ or "").strip(),
-        "tags": ["patients"],
+        "tags": [_TAG_OF.get(rule.resource, "patients")],
         "security": [{"bearer": []}],
         "x-conflict-policy": rule.policy.value,
         "x-offline": rule.offline.value if len(rules) == 1 else [r.offline.value for r in rules],
         "x-required-scope": rule.scope,
         "x-version-required": rule.needs_version,
         "parameters": parameters,
-        "requestBody": {
-            "required": True,
-            "content": {
-                media: {"schema": {"$ref": _REF + handler.payload.__name__}}
-                for media in sorted(route.media_types)
-            },
-        },
-        "responses": _success(handler.makes) | _keyed(problems(*codes)),
+        "responses": _success(handler.makes, _ANSWERS.get(route.operation, PatientResource))
+        | _keyed(problems(*_COMMON, *_refusals(route))),
     }
+    if route.has_body:
+        made["requestBody"] = _body(route)
+    else:
+        parameters.extend(_from_query(handler.payload))
+    return made
+
+
+def _body(route: CommandRoute) -> dict[str, Any]:
+    if route.media_types == IMAGES:
+        schema: dict[str, Any] = {"type": "string", "format": "binary"}
+    else:
+        schema = {"$ref": _REF + HANDLERS[route.operation].payload.__name__}
+    return {
+        "required": True,
+        "content": {media: {"schema": schema} for media in sorted(route.media_types)},
+    }
+
+
+def _from_query(payload: type[BaseModel]) -> Iterable[dict[str, Any]]:
+    schema = payload.model_json_schema(by_alias=True)
+    for name, member in schema["properties"].items():
+        yield {
+            "name": name,
+            "in": "query",
+            "required": name in schema.get("required", ()),
+            "schema": next((s for s in member.get("anyOf", ()) if s["type"] != "null"), member),
+        }
+
+
+_MAY_REFUSE: dict[Operation, tuple[str, ...]] = {
+    Operation.REGISTER_PATIENT: (
+        "NAME_SCRIPT_MISMATCH",
+        "IDENTIFIER_CONFLICT",
+        "IDENTIFIER_INVALID",
+    ),
+    Operation.ADD_NAME: ("NAME_SCRIPT_MISMATCH",),
+    Operation.REPLACE_NAME: ("NAME_SCRIPT_MISMATCH",),
+    Operation.ADD_IDENTIFIER: ("IDENTIFIER_CONFLICT", "IDENTIFIER_INVALID"),
+    Operation.SET_PORTRAIT: ("CONSENT_REQUIRED",),
+    Operation.REMOVE_PORTRAIT: ("PORTRAIT_GONE",),
+    Operation.SET_EXTENSION: ("EXTENSION_INVALID",),
+    Operation.PUBLISH_SCHEMA: ("EXTENSION_INVALID",),
+    Operation.RECORD_DEATH: ("PATIENT_DECEASED",),
+    Operation.OPEN_ENCOUNTER: ("NOT_FOUND", "PATIENT_DECEASED", "PATIENT_MERGED"),
+    Operation.TRANSITION_ENCOUNTER: ("ENCOUNTER_TRANSITION_NOT_ALLOWED",),
+}
+"""What a decision may refuse with, beside what every command may."""
 
 
 def _refusals(route: CommandRoute) -> Iterable[str]:
     handler, rule = HANDLERS[route.operation], rules_for(route.operation)[0]
     if not handler.creates:
-        yield from ("NOT_FOUND", "OPTIMISTIC_LOCK_CONFLICT", "PATIENT_MERGED")
+        yield from ("NOT_FOUND", "OPTIMISTIC_LOCK_CONFLICT")
+        if handler.aggregate is Patient:
+            yield "PATIENT_MERGED"
     if rule.needs_version:
         yield "VERSION_REQUIRED"
-    yield from ("IDEMPOTENCY_IN_FLIGHT",)
+    yield "IDEMPOTENCY_IN_FLIGHT"
     if handler.makes:
         yield "ID_TAKEN"
-    if "names" in handler.payload.model_fields or "given" in handler.payload.model_fields:
-        yield "NAME_SCRIPT_MISMATCH"
-    if "identifiers" in handler.payload.model_fields or "value" in handler.payload.model_fields:
-        yield from ("IDENTIFIER_CONFLICT", "IDENTIFIER_INVALID")
     if handler.creates:
         yield "MUTATION_ID_INVALID"
+    yield from _MAY_REFUSE.get(route.operation, ())
 
 
-def _success(made: bool) -> dict[str, Any]:
+def _success(made: bool, model: type[BaseModel]) -> dict[str, Any]:
     headers: dict[str, Any] = {
         "ETag": {"description": "The version, quoted.", "schema": {"type": "string"}},
         "X-Log-Position": {
@@ -189,12 +284,13 @@ def _success(made: bool) -> dict[str, Any]:
         headers["Location"] = {"schema": {"type": "string", "format": "uri-reference"}}
     return {
         "201" if made else "200": {
-            "description": "The patient as it is now; its id and version without patient:read.",
+            "description": "What the command was about as it is now; without the scope to read "
+            "it, its id and version.",
             "headers": headers,
             "content": {
                 "application/json": {
                     "schema": {
-                        "anyOf": [{"$ref": _REF + "PatientResource"}, {"$ref": _REF + "Receipt"}]
+                        "anyOf": [{"$ref": _REF + model.__name__}, {"$ref": _REF + "Receipt"}]
                     }
                 }
             },
@@ -210,31 +306,31 @@ def _query(name: str, schema: dict[str, Any], description: str) -> dict[str, Any
     return {"name": name, "in": "query", "schema": schema, "description": description}
 
 
-def _get_patient() -> dict[str, Any]:
-    responses = _success(made=False)
-    responses["200"]["description"] = "The patient, now or as it stood."
-    responses["200"]["content"] = {
-        "application/json": {"schema": {"$ref": _REF + "PatientResource"}}
-    }
+def _get_one(path: str, model: type[BaseModel]) -> dict[str, Any]:
+    what = path.split("/")[2].removesuffix("s")
+    responses = _success(made=False, model=model)
+    responses["200"]["description"] = f"The {what}, now or as it stood."
+    responses["200"]["content"] = {"application/json": {"schema": {"$ref": _REF + model.__name__}}}
     responses["200"]["headers"] = {"ETag": responses["200"]["headers"]["ETag"]}
     responses["304"] = {"description": "You have this version."}
     return {
-        "operationId": "patient.read",
-        "summary": "One patient, now or as it stood",
-        "description": "Folds the patient's own history, so it always shows what was stored last.",
-        "tags": ["patients"],
+        "operationId": f"{what}.read",
+        "x-required-scope": f"{what}:read",
+        "summary": f"One {what}, now or as it stood",
+        "description": "Folds its own history, so it always shows what was stored last.",
+        "tags": [f"{what}s"],
         "security": [{"bearer": []}],
         "parameters": [
-            *_parameters("/v1/patients/{id}"),
+            *_parameters(path),
             _query(
                 "asOf",
                 {"type": "string", "format": "date-time"},
-                "The patient as recorded at this instant.",
+                "As recorded at this instant.",
             ),
             _query(
                 "version",
                 {"type": "integer", "minimum": 1, "maximum": 999999999},
-                "The patient at this version; not together with asOf.",
+                "At this version; not together with asOf.",
             ),
             _query(
                 "minPosition",

@@ -18,11 +18,14 @@ from pydantic import ValidationError
 from starlette.requests import ClientDisconnect, Request
 
 from registration.api.auth import Authenticator, Caller
+from registration.command import require_scope
+from registration.domain.commands import KEY, LONGEST_NAME
 from registration.domain.context import Context
-from registration.domain.errors import DomainError
+from registration.domain.errors import DomainError, invalid, not_found
 from registration.domain.resources import Model
 from registration.eventstore.store import EventStore
-from registration.gate import Gate, require_scope
+from registration.gate import Gate
+from registration.portraits import Portraits
 from registration.settings import Settings
 
 Payload = TypeVar("Payload", bound=Model)
@@ -49,6 +52,7 @@ class Services:
     authenticator: Authenticator
     views: AsyncConnectionPool[AsyncConnection[TupleRow]]
     clock: Callable[[], datetime]
+    portraits: Portraits
 
 
 def utc_now() -> datetime:
@@ -105,6 +109,8 @@ def context_of(caller: Caller, services: Services) -> Context:
         facility=caller.facility,
         client=caller.client,
         identifier_systems=services.settings.identifier_systems,
+        consent_flags=services.settings.consent_flags,
+        portrait_retention=services.settings.portrait_keeps(caller.tenant),
     )
 
 
@@ -154,6 +160,25 @@ def validated(model: type[Payload], body: bytes) -> Payload:
     except ValidationError as error:
         raise validation_failed(error.errors(include_input=False, include_url=False)) from None
     return payload
+
+
+def query_of(request: Request) -> dict[str, str]:
+    """Return the query parameters. Raises ``VALIDATION_FAILED`` where one stands twice."""
+    pairs = request.query_params.multi_items()
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise invalid("", "a query parameter stands twice")
+    if any("\0" in name or "\0" in value for name, value in pairs):
+        raise invalid("", "holds a NUL character")
+    return found
+
+
+def validated_query(model: type[Payload], said: Mapping[str, str]) -> Payload:
+    """Return query parameters as a model of the wire. Raises ``VALIDATION_FAILED``."""
+    try:
+        return model.model_validate(dict(said), strict=True, by_alias=True, by_name=False)
+    except ValidationError as error:
+        raise validation_failed(error.errors(include_input=False, include_url=False)) from None
 
 
 def validation_failed(errors: Sequence[Mapping[str, Any]], skip: int = 0) -> DomainError:
@@ -267,16 +292,27 @@ def path_id(request: Request, name: str, what: str) -> UUID:
     return UUID(text)
 
 
+def path_key(request: Request, name: str, what: str) -> str:
+    """Return a flag's or a schema's name from the path. Raises ``NOT_FOUND``."""
+    text: str = request.path_params[name]
+    if len(text) > LONGEST_NAME or not KEY.fullmatch(text):
+        raise not_found(what)
+    return text
+
+
 def _with_scope(scope: str) -> Callable[[Request], Awaitable[Caller]]:
     async def caller(request: Request) -> Caller:
         found = await authenticated(request)
         require_scope(found.scopes, scope)
         return found
 
+    caller.__dict__["scope"] = scope  # what the OpenAPI document says of the routes
     return caller
 
 
 Reader = Annotated[Caller, Depends(_with_scope("patient:read"))]
 """A caller who may read patients; a dependency of FastAPI routes."""
+EncounterReader = Annotated[Caller, Depends(_with_scope("encounter:read"))]
+"""A caller who may read encounters."""
 AnyCaller = Annotated[Caller, Depends(authenticated)]
 """A caller with a valid token, whatever its scopes."""

@@ -1,14 +1,23 @@
 """The shapes of answers, as the OpenAPI document declares them."""
 
-from datetime import datetime
-from typing import Any
+from datetime import date, datetime
+from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from registration.domain.patient_resource import Display
-from registration.domain.resources import Gender, Identifier, Name
+from registration.domain.encounter import EncounterResource
+from registration.domain.extension_schema import SchemaVersion
+from registration.domain.patient_resource import Display, PatientResource
+from registration.domain.resources import (
+    Consent,
+    EncounterStatus,
+    ExtensionInstance,
+    Gender,
+    Identifier,
+    Name,
+)
 
 
 class Answer(BaseModel):
@@ -58,6 +67,132 @@ class FoundPatients(Answer):
 
     items: list[FoundPatient]
     next: str | None
+
+
+class ConsentFlag(Answer):
+    """A consent flag of this installation."""
+
+    flag: str
+    title: str
+
+
+class ConsentFlags(Answer):
+    """All consent flags."""
+
+    items: list[ConsentFlag]
+    next: None
+
+
+class ShownConsent(Consent):
+    """A decision about a flag, and whether it is a consent that is in force."""
+
+    title: str
+    in_force: bool
+
+
+class Consents(Answer):
+    """The decisions that hold at an instant."""
+
+    items: list[ShownConsent]
+    at: datetime
+    next: None
+
+
+class ConsentHistory(Answer):
+    """Every decision about a flag, oldest first."""
+
+    items: list[Consent]
+    next: None
+
+
+class ExtensionList(Answer):
+    """All extensions of a patient."""
+
+    items: list[ExtensionInstance]
+    next: None
+
+
+class SchemaSummary(Answer):
+    """The newest version of an extension schema."""
+
+    name: str
+    version: int
+    title: str | None
+    published_at: datetime
+
+
+class SchemaList(Answer):
+    """A page of extension schemas, by name."""
+
+    items: list[SchemaSummary]
+    next: str | None
+
+
+class SchemaVersions(Answer):
+    """All versions of an extension schema, oldest first."""
+
+    items: list[SchemaVersion]
+    next: None
+
+
+class EncounterList(Answer):
+    """A page of encounters, the earliest first."""
+
+    items: list[EncounterResource]
+    next: str | None
+
+
+class BoardEntry(EncounterResource):
+    """An encounter on the board; ``None`` where nobody waited or stayed (yet)."""
+
+    waiting_seconds: int | None
+    stay_seconds: int | None
+
+
+class BoardCount(Answer):
+    """How many have a status, and how long they waited."""
+
+    count: int
+    longest_wait_seconds: int | None
+    median_wait_seconds: int | None
+
+
+class EncounterBoard(Answer):
+    """A day of a facility, or of all."""
+
+    day: date
+    time_zone: str
+    counts: dict[EncounterStatus, BoardCount]
+    items: list[BoardEntry]
+
+
+class Move(Answer):
+    """A legal change of status."""
+
+    source: Annotated[EncounterStatus, Field(alias="from")]
+    target: Annotated[EncounterStatus, Field(alias="to")]
+    event: str
+    needs_reason: bool
+    case: str
+
+
+class StateMachine(Answer):
+    """Which status may follow which."""
+
+    statuses: list[EncounterStatus]
+    initial: list[EncounterStatus]
+    terminal: list[EncounterStatus]
+    transitions: list[Move]
+
+
+class Deceased(PatientResource):
+    """A patient whose death was recorded; the open encounters are left to a human.
+
+    ``openEncounters`` is null where they are not known in time, and absent without
+    encounter:read.
+    """
+
+    open_encounters: list[EncounterResource] | None = None
 
 
 class Receipt(Answer):

@@ -1,7 +1,6 @@
 """`registration import`: FHIR R4 Patient resources from a file, through the gate, many at once."""
 
 import asyncio
-import gc
 import gzip
 import heapq
 import logging
@@ -29,6 +28,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from registration.api.json_body import parse
+from registration.command import Command, Refusal
 from registration.commands import CommandError, app
 from registration.commands.common import DatabaseUrl, DataDir, Tenant, database, load_settings
 from registration.domain.commands import RegisterPatient
@@ -38,7 +38,8 @@ from registration.domain.errors import DomainError
 from registration.domain.patient import decide_register
 from registration.eventstore.store import EventStore, LoadRequest, StoreUnavailableError
 from registration.fhir import Mapped, map_patient
-from registration.gate import Command, Gate, Refusal
+from registration.gate import Gate
+from registration.memory import collect_seldom
 
 if TYPE_CHECKING:
     from io import BufferedReader
@@ -316,9 +317,7 @@ def run(lines: Lines, origin: Origin, url: str, errors: Path | None) -> Tally:
     logging.getLogger("psycopg.pool").setLevel(logging.ERROR)  # what matters ends the import
     with _progress(lines, tally) as (show, advance), _writer(errors, show) as write:
         # What is alive now stays: the collector need not look at it for every line.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(20_000, 50, 100)
+        collect_seldom()
         try:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 runner.run(_import(lines, origin, url, tally, Report(write), advance))

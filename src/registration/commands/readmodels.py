@@ -12,6 +12,7 @@ import typer
 from registration.commands import CommandError, app
 from registration.commands.common import DatabaseUrl, DataDir, database, load_settings
 from registration.commands.progress import progress_bars
+from registration.memory import collect_seldom
 
 _YIELDING = 5
 
@@ -24,6 +25,8 @@ def project(
 ) -> None:
     """Keep the read models up to date, in a process of their own, until Ctrl-C or SIGTERM.
 
+    It also lets go of portraits whose retention date or consent has ended.
+
     `serve` starts one by itself unless REGISTRATION_PROJECTOR=false. A second one waits and takes
     over when the first ends.
     """
@@ -32,8 +35,9 @@ def project(
         _stop_when_stdin_closes()
         # Beside a service, commands come first: who waits for a read model says so (minPosition).
         os.nice(_YIELDING)
+    collect_seldom()
     with database(settings) as url:
-        asyncio.run(_run_until_stopped(url))
+        asyncio.run(_run_until_stopped(url, settings.retention_interval))
 
 
 @app.command()
@@ -52,6 +56,7 @@ def rebuild(
     from registration.projections.rebuild import rebuild as rebuild_read_models
 
     settings = load_settings(data_dir=data_dir, database_url=database_url)
+    collect_seldom()
     with database(settings) as url, progress_bars() as progress:
         try:
             asyncio.run(rebuild_read_models(url, name, progress))
@@ -60,15 +65,18 @@ def rebuild(
     typer.echo(f"rebuilt {name or 'every read model'}")
 
 
-async def _run_until_stopped(url: str) -> None:
+async def _run_until_stopped(url: str, retention_interval: float) -> None:
     """Run until SIGTERM or SIGINT; the batch at hand is finished."""
-    from registration.projections.runner import run_forever
+    from registration import retention
+    from registration.projections import runner
 
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signal_number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(signal_number, stop.set)
-    await run_forever(url, stop=stop)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(runner.run_forever(url, stop=stop))
+        group.create_task(retention.run_forever(url, interval=retention_interval, stop=stop))
 
 
 def _stop_when_stdin_closes() -> None:

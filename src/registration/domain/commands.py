@@ -1,22 +1,29 @@
 """The payloads of the patient commands: the bodies that the endpoints and ``push`` take."""
 
-from typing import Annotated
+import re
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import Field, model_validator
+import orjson
+from pydantic import AfterValidator, Field, model_validator
 
 from registration.domain.resources import (
     Address,
     Code,
     ContactPoint,
+    Decision,
+    EncounterStatus,
+    Evidence,
     Facility,
     Gender,
     IdentifierInput,
+    Instant,
     Language,
     LongText,
     Model,
     NameInput,
     NextOfKinInput,
+    ShortText,
 )
 
 Telecom = Annotated[tuple[ContactPoint, ...], Field(max_length=50)]
@@ -24,6 +31,39 @@ Addresses = Annotated[tuple[Address, ...], Field(max_length=20)]
 BirthDate = Annotated[
     str, Field(max_length=10, description="FHIR date: YYYY, YYYY-MM or YYYY-MM-DD")
 ]
+
+
+KEY = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", re.ASCII)
+"""The form of a consent flag's and an extension schema's name; at most 64 characters."""
+LONGEST_NAME = 64
+MOST_BYTES = 64 * 1024
+DEEPEST = 32
+
+
+def _bounded(value: Any) -> Any:
+    """Return free JSON that the log can hold: at most 64 KiB as compact JSON, and 32 deep."""
+    level = [value]
+    for _ in range(DEEPEST + 1):
+        if not level:
+            break
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+    else:
+        raise ValueError(f"is nested more than {DEEPEST} deep")
+    try:
+        size = len(orjson.dumps(value))
+    except orjson.JSONEncodeError:
+        raise ValueError("holds a number beyond 64 bits") from None
+    if size > MOST_BYTES:
+        raise ValueError(f"has more than {MOST_BYTES} bytes")
+    return value
+
+
+FreeJson = Annotated[Any, AfterValidator(_bounded)]
 
 
 class RegisterPatient(Model):
@@ -83,3 +123,89 @@ class AddIdentifier(IdentifierInput):
 
 class AddNextOfKin(NextOfKinInput):
     """A further next of kin; never conflicts."""
+
+
+class SetConsent(Model):
+    """What a person said to a consent flag; ``evidence`` says how, and is never left out."""
+
+    decision: Decision
+    policy: Annotated[ShortText | None, Field(description="The text that was put to them")] = None
+    evidence: Evidence
+    valid_from: Annotated[Instant | None, Field(description="From when; now, if absent")] = None
+    valid_until: Annotated[Instant | None, Field(description="Until when; for good, if absent")] = (
+        None
+    )
+
+
+class SetPortrait(Model):
+    """What the server made of the image that was sent."""
+
+    content_hash: str
+    media_type: str
+    width: int
+    height: int
+    size: int
+
+
+class RemovePortrait(Model):
+    """Take the portrait away, bytes and all; the reason stays in the history."""
+
+    reason: LongText
+
+
+class SetExtension(Model):
+    """Data under an extension schema, whole: what is not in it is gone."""
+
+    schema_version: Annotated[int, Field(ge=1, le=1_000_000)]
+    data: FreeJson
+
+
+class RemoveExtension(Model):
+    """Take the data under an extension schema away."""
+
+    reason: LongText | None = None
+
+
+class RecordDeath(Model):
+    """That the patient died; neither in the future nor before birth."""
+
+    deceased_at: Instant
+    cause: LongText | None = None
+    certificate: Annotated[ShortText | None, Field(description="Number of the certificate")] = None
+
+
+class OpenEncounter(Model):
+    """An encounter of a patient; ``class`` is an HL7 v3 ActEncounterCode (AMB, EMER, IMP, ...)."""
+
+    id: UUID | None = None
+    client_mutation_id: Annotated[UUID | None, Field(description="a UUIDv7")] = None
+    patient_id: UUID
+    encounter_class: Annotated[
+        Literal["AMB", "EMER", "FLD", "HH", "IMP", "ACUTE", "NONAC", "OBSENC", "PRENC", "SS", "VR"],
+        Field(alias="class", description="HL7 v3 ActEncounterCode"),
+    ]
+    status: Literal["planned", "arrived", "in-progress"] = "planned"
+    at: Annotated[Instant | None, Field(description="Since when it has this status; now")] = None
+    planned_start: Instant | None = None
+    facility: Facility | None = None
+    reason: LongText | None = None
+    post_mortem: bool = False
+
+
+class TransitionEncounter(Model):
+    """The next status of an encounter, as the state machine allows it."""
+
+    to: EncounterStatus
+    at: Annotated[Instant | None, Field(description="When it happened; now, if absent")] = None
+    reason: LongText | None = None
+
+
+class PublishSchema(Model):
+    """A new version of an extension schema: JSON Schema 2020-12; it never changes afterwards."""
+
+    schema_: Annotated[dict[str, Any] | bool, AfterValidator(_bounded), Field(alias="schema")]
+    title: ShortText | None = None
+    compatibility: Annotated[
+        Literal["backward", "none"],
+        Field(description="backward: what the version before accepted, this one accepts"),
+    ] = "backward"

@@ -1,7 +1,7 @@
 """What a decision may know of the world: all that the pure domain must not fetch for itself."""
 
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import NamedTuple
 from uuid import UUID
@@ -11,7 +11,8 @@ class Context(NamedTuple):
     """Who asks, when, and where new ids come from.
 
     ``now`` is an aware instant in UTC. ``identifier_systems`` names the check of each identifier
-    system that has one (see :mod:`registration.domain.identifiers`).
+    system that has one (see :mod:`registration.domain.identifiers`), ``consent_flags`` the flags
+    that there are with their titles, ``portrait_retention`` how long the tenant keeps a portrait.
     """
 
     now: datetime
@@ -22,3 +23,5 @@ class Context(NamedTuple):
     facility: str | None = None
     client: str | None = None
     identifier_systems: Mapping[str, str] = MappingProxyType({})
+    consent_flags: Mapping[str, str] = MappingProxyType({})
+    portrait_retention: timedelta | None = None

@@ -1,7 +1,7 @@
 """Birth dates as FHIR ``date``: a year, a month or a day, whichever is known."""
 
 import re
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 from registration.domain.errors import invalid
 
@@ -33,3 +33,24 @@ def confirm_birth_date(said: str, now: datetime, path: str = "/birthDate") -> st
     if latest < (today.year - OLDEST_YEARS, today.month, today.day):
         raise invalid(path, f"lies more than {OLDEST_YEARS} years back")
     return said
+
+
+def is_before_birth(instant: datetime, birth_date: str | None) -> bool:
+    """Whether somebody with this birth date, as far as it is known, cannot have lived yet."""
+    if birth_date is None:
+        return False
+    earliest = datetime.fromisoformat(birth_date + "-01-01"[3 * birth_date.count("-") :])
+    # in UTC+14 that day begins 14 hours before it does in UTC
+    return instant < earliest.replace(tzinfo=UTC) - _EASTMOST
+
+
+def confirm_past(instant: datetime, now: datetime, path: str) -> datetime:
+    """Return the instant in UTC. Raises ``VALIDATION_FAILED`` where it lies in the future."""
+    if instant > now:
+        raise invalid(path, "lies in the future")
+    return instant.astimezone(UTC)
+
+
+def utc(instant: datetime | None) -> datetime | None:
+    """Return the instant in UTC."""
+    return None if instant is None else instant.astimezone(UTC)

@@ -6,13 +6,18 @@ part of the stream that it touches. ``tests/approved`` pins the stored JSON of e
 that a change to history fails a test.
 """
 
-from typing import Any, ClassVar
+from datetime import datetime
+from typing import Any, ClassVar, Literal
 from uuid import UUID
+
+from pydantic import Field
 
 from registration.domain.contract import Touch
 from registration.domain.resources import (
     Address,
     ContactPoint,
+    Decision,
+    Evidence,
     Facility,
     Gender,
     Identifier,
@@ -25,6 +30,11 @@ _MEMBERS = {
     Touch.NAMES: "/names",
     Touch.IDENTIFIERS: "/identifiers",
     Touch.NEXT_OF_KIN: "/nextOfKin",
+    Touch.CONSENT: "/consents",
+    Touch.PORTRAIT: "/portrait",
+    Touch.EXTENSION: "/extensions",
+    Touch.VITAL_STATUS: "/deceased",
+    Touch.ENCOUNTER: "/status",
 }
 
 
@@ -162,6 +172,214 @@ class NextOfKinRemoved(PatientEvent):
         return str(self.next_of_kin_id)
 
 
+class ConsentEvent(PatientEvent):
+    """A person said something about a consent flag; kept for good, whatever is said later."""
+
+    TOUCHES: ClassVar[frozenset[Touch]] = frozenset({Touch.CONSENT})
+    DECISION: ClassVar[Decision]
+
+    flag: str
+    policy: str | None = None
+    evidence: Evidence
+    valid_from: datetime | None = None
+    valid_until: datetime | None = None
+
+    @property
+    def touched_key(self) -> str | None:
+        """The flag."""
+        return self.flag
+
+
+class ConsentGranted(ConsentEvent):
+    """Consent was given."""
+
+    TOPIC: ClassVar[str] = "patient.consent-granted"
+    DECISION: ClassVar[Decision] = "granted"
+
+
+class ConsentRefused(ConsentEvent):
+    """Consent was asked for and refused."""
+
+    TOPIC: ClassVar[str] = "patient.consent-refused"
+    DECISION: ClassVar[Decision] = "refused"
+
+
+class ConsentWithdrawn(ConsentEvent):
+    """Consent that was given earlier was taken back."""
+
+    TOPIC: ClassVar[str] = "patient.consent-withdrawn"
+    DECISION: ClassVar[Decision] = "withdrawn"
+
+
+class PortraitSet(PatientEvent):
+    """A portrait was taken in; its bytes are kept elsewhere, under ``portrait_id``."""
+
+    TOPIC: ClassVar[str] = "patient.portrait-set"
+    TOUCHES: ClassVar[frozenset[Touch]] = frozenset({Touch.PORTRAIT})
+
+    portrait_id: UUID
+    content_hash: str
+    media_type: str
+    width: int
+    height: int
+    size: int
+    retain_until: datetime | None = None
+
+
+PortraitCause = Literal["requested", "consent-ended", "retention-passed"]
+
+
+class PortraitRemoved(PatientEvent):
+    """A portrait's bytes are gone for good."""
+
+    TOPIC: ClassVar[str] = "patient.portrait-removed"
+    TOUCHES: ClassVar[frozenset[Touch]] = frozenset({Touch.PORTRAIT})
+
+    portrait_id: UUID
+    cause: PortraitCause
+    reason: str | None = None
+
+
+class ExtensionSet(PatientEvent):
+    """Data under an extension schema was given, whole."""
+
+    TOPIC: ClassVar[str] = "patient.extension-set"
+    TOUCHES: ClassVar[frozenset[Touch]] = frozenset({Touch.EXTENSION})
+
+    schema_name: str = Field(alias="schema")
+    schema_version: int
+    data: Any
+
+    @property
+    def touched_key(self) -> str | None:
+        """The schema."""
+        return self.schema_name
+
+
+class ExtensionRemoved(PatientEvent):
+    """The data under an extension schema was taken away."""
+
+    TOPIC: ClassVar[str] = "patient.extension-removed"
+    TOUCHES: ClassVar[frozenset[Touch]] = frozenset({Touch.EXTENSION})
+
+    schema_name: str = Field(alias="schema")
+    reason: str | None = None
+
+    @property
+    def touched_key(self) -> str | None:
+        """The schema."""
+        return self.schema_name
+
+
+class DeathRecorded(PatientEvent):
+    """The patient died."""
+
+    TOPIC: ClassVar[str] = "patient.death-recorded"
+    TOUCHES: ClassVar[frozenset[Touch]] = frozenset({Touch.VITAL_STATUS})
+
+    deceased_at: datetime
+    cause: str | None = None
+    certificate: str | None = None
+
+
+class DeathReversed(PatientEvent):
+    """A death was recorded by mistake: the patient lives."""
+
+    TOPIC: ClassVar[str] = "patient.death-reversed"
+    TOUCHES: ClassVar[frozenset[Touch]] = frozenset({Touch.VITAL_STATUS})
+
+    reason: str
+
+
+class EncounterEvent(Event):
+    """Something that happened to an encounter."""
+
+    TOUCHES: ClassVar[frozenset[Touch]] = frozenset({Touch.ENCOUNTER})
+
+    at: datetime
+    """When it happened, which may be before it was recorded."""
+    reason: str | None = None
+
+
+class EncounterOpened(EncounterEvent):
+    """An encounter of a patient began, or was planned."""
+
+    TOPIC: ClassVar[str] = "encounter.opened"
+
+    patient_id: UUID
+    encounter_class: str = Field(alias="class")
+    status: Literal["planned", "arrived", "in-progress"]
+    planned_start: datetime | None = None
+    facility: Facility | None = None
+    post_mortem: bool = False
+
+
+class EncounterArrived(EncounterEvent):
+    """The patient is there."""
+
+    TOPIC: ClassVar[str] = "encounter.arrived"
+
+
+class EncounterTriaged(EncounterEvent):
+    """The urgency was judged."""
+
+    TOPIC: ClassVar[str] = "encounter.triaged"
+
+
+class EncounterStarted(EncounterEvent):
+    """Care began."""
+
+    TOPIC: ClassVar[str] = "encounter.started"
+
+
+class EncounterLeaveStarted(EncounterEvent):
+    """The patient went on leave."""
+
+    TOPIC: ClassVar[str] = "encounter.leave-started"
+
+
+class EncounterLeaveEnded(EncounterEvent):
+    """The patient came back from leave."""
+
+    TOPIC: ClassVar[str] = "encounter.leave-ended"
+
+
+class EncounterFinished(EncounterEvent):
+    """Care ended."""
+
+    TOPIC: ClassVar[str] = "encounter.finished"
+
+
+class EncounterReopened(EncounterEvent):
+    """A finished encounter goes on, for a reason."""
+
+    TOPIC: ClassVar[str] = "encounter.reopened"
+
+
+class EncounterCancelled(EncounterEvent):
+    """It did not come to care."""
+
+    TOPIC: ClassVar[str] = "encounter.cancelled"
+
+
+class EncounterEnteredInError(EncounterEvent):
+    """It should never have been recorded."""
+
+    TOPIC: ClassVar[str] = "encounter.entered-in-error"
+
+
+class ExtensionSchemaPublished(Event):
+    """A version of an extension schema became valid, for good."""
+
+    TOPIC: ClassVar[str] = "extension-schema.published"
+    TOUCHES: ClassVar[frozenset[Touch]] = frozenset({Touch.SCHEMA})
+
+    name: str
+    title: str | None = None
+    compatibility: Literal["backward", "none"]
+    definition: dict[str, Any] | bool = Field(alias="schema")
+
+
 EVENTS: tuple[type[Event], ...] = (
     PatientRegistered,
     DemographicsCorrected,
@@ -172,5 +390,25 @@ EVENTS: tuple[type[Event], ...] = (
     IdentifierRetired,
     NextOfKinAdded,
     NextOfKinRemoved,
+    ConsentGranted,
+    ConsentRefused,
+    ConsentWithdrawn,
+    PortraitSet,
+    PortraitRemoved,
+    ExtensionSet,
+    ExtensionRemoved,
+    DeathRecorded,
+    DeathReversed,
+    EncounterOpened,
+    EncounterArrived,
+    EncounterTriaged,
+    EncounterStarted,
+    EncounterLeaveStarted,
+    EncounterLeaveEnded,
+    EncounterFinished,
+    EncounterReopened,
+    EncounterCancelled,
+    EncounterEnteredInError,
+    ExtensionSchemaPublished,
 )
 """Every event class that the log may hold; the mapper knows these topics and no other."""

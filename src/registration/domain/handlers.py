@@ -3,10 +3,24 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
-from registration.domain import commands, events, patient
+from registration.domain import (
+    commands,
+    consent,
+    encounter,
+    events,
+    extension,
+    extension_schema,
+    patient,
+    portrait,
+    vital_status,
+)
+from registration.domain.aggregate import Aggregate, Part
 from registration.domain.contract import Operation
 from registration.domain.events import Event
+from registration.domain.extension_schema import ExtensionSchema, schema_id
+from registration.domain.patient_resource import Patient, consent_flag, extension_instance
 from registration.domain.resources import Model
 
 
@@ -14,21 +28,38 @@ from registration.domain.resources import Model
 class Handler:
     """How one operation is decided.
 
-    ``creates``: the command starts a stream. ``entry``: the command is about one entry of the
-    aggregate (a name, say), whose id ``decide`` takes as a fourth argument. ``adds``: what it adds
-    is an entry with an id and a place of its own, named like the collection it is added to.
+    ``creates``: the command starts a stream; ``extends``: it does so where there is none yet.
+    ``entry``: the command is about one entry of the aggregate (a name, a consent flag), which
+    ``decide`` takes as its next argument. ``adds``: what it adds is an entry with an id and a
+    place of its own, named like the collection it is added to. ``part`` finds that entry where it
+    has a version of its own. ``related`` names another stream that the
+    decision looks at: ``decide`` takes its state as the last argument, and where ``guarded`` is
+    set the decision is stored only if that stream has not moved on.
     """
 
     payload: type[Model]
     decide: Callable[..., Sequence[Event]]
+    aggregate: type[Aggregate[Any]] = Patient
     creates: bool = False
+    extends: bool = False
     entry: bool = False
     adds: str | None = None
+    part: Callable[[Any, str], Part | None] | None = None
+    related: Callable[[Any, Any], tuple[type[Aggregate[Any]], UUID]] | None = None
+    guarded: bool = False
 
     @property
     def makes(self) -> bool:
         """Whether something new comes of it, a stream or an entry."""
-        return self.creates or self.adds is not None
+        return self.creates or self.extends or self.adds is not None
+
+
+def _patient_of(command: commands.OpenEncounter, _entry: None) -> tuple[type[Patient], UUID]:
+    return Patient, command.patient_id
+
+
+def _schema_of(_command: Model, name: str) -> tuple[type[ExtensionSchema], UUID]:
+    return ExtensionSchema, schema_id(name)
 
 
 HANDLERS: dict[Operation, Handler] = {
@@ -53,10 +84,48 @@ HANDLERS: dict[Operation, Handler] = {
     Operation.REMOVE_NEXT_OF_KIN: Handler(
         commands.Reason, patient.decide_remove_next_of_kin, entry=True
     ),
+    Operation.SET_CONSENT: Handler(
+        commands.SetConsent, consent.decide_set_consent, entry=True, part=consent_flag
+    ),
+    Operation.SET_PORTRAIT: Handler(commands.SetPortrait, portrait.decide_set_portrait),
+    Operation.REMOVE_PORTRAIT: Handler(commands.RemovePortrait, portrait.decide_remove_portrait),
+    Operation.SET_EXTENSION: Handler(
+        commands.SetExtension,
+        extension.decide_set_extension,
+        entry=True,
+        part=extension_instance,
+        related=_schema_of,
+    ),
+    Operation.REMOVE_EXTENSION: Handler(
+        commands.RemoveExtension,
+        extension.decide_remove_extension,
+        entry=True,
+        part=extension_instance,
+    ),
+    Operation.RECORD_DEATH: Handler(commands.RecordDeath, vital_status.decide_record_death),
+    Operation.REVERSE_DEATH: Handler(commands.Reason, vital_status.decide_reverse_death),
+    Operation.OPEN_ENCOUNTER: Handler(
+        commands.OpenEncounter,
+        encounter.decide_open,
+        encounter.Encounter,
+        creates=True,
+        related=_patient_of,
+        guarded=True,
+    ),
+    Operation.TRANSITION_ENCOUNTER: Handler(
+        commands.TransitionEncounter, encounter.decide_transition, encounter.Encounter
+    ),
+    Operation.PUBLISH_SCHEMA: Handler(
+        commands.PublishSchema,
+        extension_schema.decide_publish,
+        extension_schema.ExtensionSchema,
+        extends=True,
+        entry=True,
+    ),
 }
 
 
-def claims(state: patient.PatientState | None, event: Event) -> Iterator[tuple[str, str, bool]]:
+def claims(state: Any, event: Event) -> Iterator[tuple[str, str, bool]]:
     """Yield (system, value, taken) for each identifier that the event takes or gives back.
 
     ``state`` is the state before the event.

@@ -1,27 +1,27 @@
-"""A patient: the state that its events fold into, and the decisions about it.
+"""The decisions about who a patient is: demographics, names, identifiers, next of kin.
 
-``evolve`` folds; each ``decide_*`` takes the state, the command and the context, and returns events
-or raises one :class:`DomainError`. None of them looks at a clock, an id source or a database.
+Each ``decide_*`` takes the state, the command and the context, and returns events or raises one
+:class:`DomainError`. None of them looks at a clock, an id source or a database.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Sequence
+from typing import Any, TypeVar
 from uuid import UUID
 
 from pydantic.alias_generators import to_camel
 
 from registration.domain import commands, events
 from registration.domain.context import Context
-from registration.domain.dates import confirm_birth_date
+from registration.domain.dates import confirm_birth_date, is_before_birth
 from registration.domain.errors import DomainError, invalid, not_found
 from registration.domain.identifiers import confirm_identifier
 from registration.domain.names import clean_text, confirm_name
+from registration.domain.patient_state import DEMOGRAPHICS, PatientState
 from registration.domain.resources import (
     Address,
     ContactPoint,
     Identifier,
     IdentifierInput,
-    Name,
     NameInput,
     NextOfKin,
     NextOfKinInput,
@@ -31,101 +31,6 @@ Part = TypeVar("Part", ContactPoint, Address)
 
 MOST_ENTRIES = 200
 """Live names, identifiers or next of kin of one patient; more is a mistake of some program."""
-
-
-class PatientState(NamedTuple):
-    """All that is known of a patient at one version."""
-
-    names: tuple[Name, ...]
-    gender: str
-    birth_date: str | None = None
-    birth_date_estimated: bool = False
-    identifiers: tuple[Identifier, ...] = ()
-    telecom: tuple[ContactPoint, ...] = ()
-    addresses: tuple[Address, ...] = ()
-    next_of_kin: tuple[NextOfKin, ...] = ()
-    marital_status: str | None = None
-    preferred_language: str | None = None
-    facility: str | None = None
-    gone: frozenset[UUID] = frozenset()
-    """Ids of entries that were taken away: they name nothing else, ever."""
-
-
-DEMOGRAPHICS: dict[str, str] = {
-    "gender": "gender",
-    "birthDate": "birth_date",
-    "birthDateEstimated": "birth_date_estimated",
-    "telecom": "telecom",
-    "addresses": "addresses",
-    "maritalStatus": "marital_status",
-    "preferredLanguage": "preferred_language",
-    "facility": "facility",
-}
-"""Wire name to state member, of all that ``patient.update_demographics`` may change."""
-
-
-def evolve(state: PatientState | None, event: events.Event) -> PatientState:
-    """Return the state after one more event."""
-    if isinstance(event, events.PatientRegistered):
-        return PatientState(
-            names=event.names,
-            gender=event.gender,
-            birth_date=event.birth_date,
-            birth_date_estimated=event.birth_date_estimated,
-            identifiers=event.identifiers,
-            telecom=event.telecom,
-            addresses=event.addresses,
-            next_of_kin=event.next_of_kin,
-            marital_status=event.marital_status,
-            preferred_language=event.preferred_language,
-            facility=event.facility,
-        )
-    if state is None:
-        raise ValueError(f"a patient's history starts with its registration, not {event.TOPIC}")
-    return _EVOLVE[type(event)](state, event)
-
-
-def fold(history: Iterable[events.Event]) -> PatientState | None:
-    """Return the state that a history leads to; ``None`` for an empty one."""
-    state: PatientState | None = None
-    for event in history:
-        state = evolve(state, event)
-    return state
-
-
-def _demographics(state: PatientState, event: events.DemographicsCorrected) -> PatientState:
-    changes = {DEMOGRAPHICS[name]: value for name, value in event.changes.items()}
-    if "telecom" in changes:
-        changes["telecom"] = tuple(map(ContactPoint.model_validate, changes["telecom"] or ()))
-    if "addresses" in changes:
-        changes["addresses"] = tuple(map(Address.model_validate, changes["addresses"] or ()))
-    if "birth_date_estimated" in changes:
-        changes["birth_date_estimated"] = bool(changes["birth_date_estimated"])
-    return state._replace(**changes)
-
-
-def _without(entries: tuple[Any, ...], entry_id: UUID) -> tuple[Any, ...]:
-    return tuple(entry for entry in entries if entry.id != entry_id)
-
-
-_EVOLVE: dict[type[events.Event], Callable[[PatientState, Any], PatientState]] = {
-    events.DemographicsCorrected: _demographics,
-    events.NameAdded: lambda s, e: s._replace(names=(*s.names, e.name)),
-    events.NameReplaced: lambda s, e: s._replace(
-        names=tuple(e.name if name.id == e.name.id else name for name in s.names)
-    ),
-    events.NameRetired: lambda s, e: s._replace(
-        names=_without(s.names, e.name_id), gone=s.gone | {e.name_id}
-    ),
-    events.IdentifierAdded: lambda s, e: s._replace(identifiers=(*s.identifiers, e.identifier)),
-    events.IdentifierRetired: lambda s, e: s._replace(
-        identifiers=_without(s.identifiers, e.identifier_id), gone=s.gone | {e.identifier_id}
-    ),
-    events.NextOfKinAdded: lambda s, e: s._replace(next_of_kin=(*s.next_of_kin, e.next_of_kin)),
-    events.NextOfKinRemoved: lambda s, e: s._replace(
-        next_of_kin=_without(s.next_of_kin, e.next_of_kin_id), gone=s.gone | {e.next_of_kin_id}
-    ),
-}
 
 
 def decide_register(
@@ -194,11 +99,12 @@ def decide_update_demographics(
     }
     if not changes:
         return []
-    event = events.DemographicsCorrected(changes=changes)
-    after = evolve(state, event)
-    if after.birth_date_estimated and after.birth_date is None:
+    birth_date = changes.get("birthDate", state.birth_date)
+    if birth_date is None and changes.get("birthDateEstimated", state.birth_date_estimated):
         raise invalid("/birthDateEstimated", "needs a birthDate")
-    return [event]
+    if state.deceased is not None and is_before_birth(state.deceased.deceased_at, birth_date):
+        raise invalid("/birthDate", "lies after the death that is recorded")
+    return [events.DemographicsCorrected(changes=changes)]
 
 
 def _differs(old: Any, new: Any) -> bool:

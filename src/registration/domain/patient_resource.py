@@ -1,94 +1,91 @@
 """A patient as the wire shows it: ``GET /v1/patients/{id}`` and the answer to each command."""
 
-from collections.abc import Iterable
 from datetime import datetime
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, ClassVar, Literal
 from uuid import UUID
 
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from registration.domain.events import Event
+from registration.domain.aggregate import Aggregate, Stamp
+from registration.domain.events import Event, PatientEvent
 from registration.domain.names import display
-from registration.domain.patient import PatientState, evolve
+from registration.domain.patient_state import PatientState, evolve
 from registration.domain.resources import (
     Address,
+    Consent,
     ContactPoint,
+    Death,
+    ExtensionInstance,
     Gender,
     Identifier,
     Model,
     Name,
     NextOfKin,
+    Portrait,
 )
 
-ABOUT_THE_RECORD = frozenset({"version", "registeredAt", "lastUpdated", "display"})
-"""Members that say nothing of their own about the person; a conflict does not compare them."""
 
+class Patient(Aggregate[PatientState]):
+    """A patient folded from its history."""
 
-class Recorded(Protocol):
-    """What this module needs of an event of the log."""
+    KIND = "patient"
+    EVENTS = PatientEvent
+    READ_SCOPE = "patient:read"
+    ABOUT: ClassVar[frozenset[str]] = frozenset(
+        {"version", "registeredAt", "lastUpdated", "display"}
+    )
+
+    @staticmethod
+    def evolve(state: PatientState | None, event: Event, stamp: Stamp) -> PatientState:
+        """Return the state after one more event."""
+        return evolve(state, event, stamp)
 
     @property
-    def version(self) -> int:
-        """Its version in the stream."""
+    def path(self) -> str:
+        """Where it is."""
+        return f"/v1/patients/{self.id}"
 
-    @property
-    def recorded_at(self) -> datetime:
-        """When it was stored."""
-
-    @property
-    def event(self) -> Event:
-        """What happened."""
-
-
-class Patient:
-    """A patient folded from its history: the state, and what the log says about the record."""
-
-    __slots__ = ("id", "last_updated", "registered_at", "state", "version")
-
-    def __init__(self, patient_id: UUID, history: Iterable[Recorded] = ()) -> None:
-        self.id = patient_id
-        self.version = 0
-        self.state: PatientState | None = None
-        self.registered_at: datetime | None = None
-        self.last_updated: datetime | None = None
-        for record in history:
-            self.apply(record.event, record.version, record.recorded_at)
-
-    def apply(self, event: Event, version: int, recorded_at: datetime) -> None:
-        """Take in one more event of the stream."""
-        self.state = evolve(self.state, event)
-        self.version = version
-        self.last_updated = recorded_at
-        if self.registered_at is None:
-            self.registered_at = recorded_at
-
-    def resource(self) -> dict[str, Any]:
-        """Return the members of the wire's patient as plain values; absent ones are left out."""
-        found: dict[str, Any] = self._resource().model_dump(
-            mode="json", by_alias=True, exclude_none=True
-        )
-        return found
-
-    def json(self) -> bytes:
-        """Return the wire's patient, encoded."""
-        return self._resource().encoded()
-
-    def _resource(self) -> "PatientResource":
-        if self.state is None:
+    def shown(self) -> "PatientResource":
+        """Return the patient as the wire shows it."""
+        state = self.state
+        if state is None:
             raise ValueError("a patient without history has no resource")
-        shown = self.state._asdict()
-        del shown["gone"]
         return PatientResource.trusted(
             id=self.id,
             version=self.version,
             active=True,
-            display=display(self.state.names),
+            names=state.names,
+            display=display(state.names),
+            gender=state.gender,
+            birth_date=state.birth_date,
+            birth_date_estimated=state.birth_date_estimated,
+            deceased=state.deceased,
+            identifiers=state.identifiers,
+            telecom=state.telecom,
+            addresses=state.addresses,
+            next_of_kin=state.next_of_kin,
+            marital_status=state.marital_status,
+            preferred_language=state.preferred_language,
+            facility=state.facility,
+            consents=tuple(decisions[-1] for decisions in state.consents.values()),
+            portrait=state.portrait,
+            extensions=tuple(state.extensions.values()),
             links=(),
-            registered_at=self.registered_at,
+            registered_at=self.created_at,
             last_updated=self.last_updated,
-            **shown,
         )
+
+
+def consent_flag(patient: Patient, flag: str) -> Consent | None:
+    """Return the last decision about a flag."""
+    decisions = patient.state.consents.get(flag) if patient.state else None
+    return decisions[-1] if decisions else None
+
+
+def extension_instance(patient: Patient, name: str) -> ExtensionInstance | None:
+    """Return the instance under a schema."""
+    return patient.state.extensions.get(name) if patient.state else None
 
 
 class DefaultName(TypedDict):
@@ -131,6 +128,7 @@ class PatientResource(Model):
     gender: Gender
     birth_date: str | None = None
     birth_date_estimated: bool
+    deceased: Death | None = None
     identifiers: tuple[Identifier, ...]
     telecom: tuple[ContactPoint, ...]
     addresses: tuple[Address, ...]
@@ -138,6 +136,9 @@ class PatientResource(Model):
     marital_status: str | None = None
     preferred_language: str | None = None
     facility: str | None = None
+    consents: Annotated[tuple[Consent, ...], Field(description="the last decision about each flag")]
+    portrait: Portrait | None = None
+    extensions: tuple[ExtensionInstance, ...]
     links: tuple[Link, ...]
     registered_at: datetime
     last_updated: datetime

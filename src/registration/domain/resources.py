@@ -4,11 +4,12 @@
 Sources: FHIR R4 HumanName, Identifier, ContactPoint, Address, Patient.
 """
 
+from datetime import datetime
 from functools import cache
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 
 ShortText = Annotated[str, StringConstraints(min_length=1, max_length=200)]
@@ -66,6 +67,10 @@ class Model(BaseModel):
         return self.__pydantic_serializer__.to_json(
             self, by_alias=True, exclude_none=True, warnings="error"
         )
+
+    def plain(self) -> dict[str, Any]:
+        """Return this as plain JSON values by wire name, leaving out what is null."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
 _set = object.__setattr__
@@ -149,3 +154,89 @@ class NextOfKin(NextOfKinInput):
     """A next of kin as the server holds it."""
 
     id: UUID
+
+
+def _of_our_time(instant: datetime) -> datetime:
+    if not 1850 <= instant.year <= 2250:
+        raise ValueError("is no instant of our time")
+    return instant
+
+
+Instant = Annotated[
+    AwareDatetime, AfterValidator(_of_our_time), Field(description="RFC 3339 with an offset")
+]
+Decision = Literal["granted", "refused", "withdrawn"]
+"""What a person said to a consent flag."""
+
+
+EncounterStatus = Literal[
+    "planned",
+    "arrived",
+    "triaged",
+    "in-progress",
+    "onleave",
+    "finished",
+    "cancelled",
+    "entered-in-error",
+]
+"""FHIR R4 EncounterStatus; which may follow which is said in ``encounter``."""
+
+
+class Evidence(Model):
+    """How somebody said so: what makes a consent an explicit user action.
+
+    ``kind`` is ``signature``, ``verbal``, ``guardian``, ``electronic`` or another code.
+    """
+
+    kind: Code
+    reference: ShortText | None = None
+    witness: ShortText | None = None
+
+
+class Consent(Model):
+    """One decision about a consent flag (FHIR Consent); ``version`` counts those of the flag."""
+
+    flag: str
+    version: Annotated[int, Field(ge=1)]
+    decision: Decision
+    policy: ShortText | None = None
+    evidence: Evidence
+    valid_from: datetime | None = None
+    valid_until: datetime | None = None
+    recorded_at: datetime
+    recorded_by: str
+
+
+class Portrait(Model):
+    """What is known of a portrait beside its bytes; ``content_hash`` is their sha256, in hex."""
+
+    id: UUID
+    content_hash: str
+    media_type: str
+    width: int
+    height: int
+    size: int
+    retain_until: datetime | None = None
+    recorded_at: datetime
+    recorded_by: str
+
+
+class ExtensionInstance(Model):
+    """Data under one extension schema; ``version`` counts the changes of this instance."""
+
+    schema_name: Annotated[str, Field(alias="schema")]
+    schema_version: int
+    version: Annotated[int, Field(ge=1)]
+    data: Any
+    recorded_at: datetime
+    recorded_by: str
+
+
+class Death(Model):
+    """That a patient died, and how it is known."""
+
+    deceased_at: datetime
+    cause: LongText | None = None
+    certificate: ShortText | None = None
+    recorded_at: datetime
+    recorded_by: str

@@ -143,7 +143,7 @@ class Rebuild:
         async def plan() -> list[Slice]:
             return divide(heads, read)
 
-        async with aclosing(read_ahead(self._reader, plan)) as batches:
+        async with aclosing(read_ahead(self._reader, self._model, plan)) as batches:
             async for batch in batches:
                 await self._take(batch)
                 if self._progress:

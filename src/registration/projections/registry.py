@@ -6,8 +6,9 @@ from typing import Protocol
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
+from registration.domain.events import Event
 from registration.eventstore.records import RecordedEvent
-from registration.projections import search
+from registration.projections import encounters, extension_schemas, portraits, search
 
 
 class ReadModel(Protocol):
@@ -26,6 +27,10 @@ class ReadModel(Protocol):
         """To be raised with every change that the rows depend on: the runner then rebuilds."""
 
     @property
+    def EVENTS(self) -> tuple[type[Event], ...]:  # noqa: N802
+        """What it is told of; known events of other kinds are not even read."""
+
+    @property
     def DDL(self) -> str:  # noqa: N802
         """The statements that create the empty tables and their indexes."""
 
@@ -39,4 +44,4 @@ class ReadModel(Protocol):
         """
 
 
-READ_MODELS: tuple[ReadModel, ...] = (search,)
+READ_MODELS: tuple[ReadModel, ...] = (search, encounters, extension_schemas, portraits)

@@ -140,7 +140,7 @@ class _Follower:
         async def plan() -> list[Slice]:
             return divide(heads, read)
 
-        async with aclosing(read_ahead(reader, plan)) as batches:
+        async with aclosing(read_ahead(reader, self._model, plan)) as batches:
             async for batch in batches:
                 await self._take(leader, batch)
                 if self._stop.is_set():

@@ -23,8 +23,10 @@ import orjson
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
+from registration.domain.events import EVENTS as ALL
 from registration.domain.events import (
     DemographicsCorrected,
+    Event,
     IdentifierAdded,
     IdentifierRetired,
     NameAdded,
@@ -40,6 +42,7 @@ from registration.projections import search_keys
 
 NAME = "search"
 VERSION = 1
+EVENTS: tuple[type[Event], ...] = tuple(kind for kind in ALL if issubclass(kind, PatientEvent))
 
 DDL = """
 CREATE TABLE patient (

@@ -1,0 +1,120 @@
+"""Every command as a row: method, path, operation. The routes, OpenAPI and the pages read it."""
+
+from dataclasses import dataclass
+
+from registration.domain.contract import Operation
+
+JSON = frozenset({"application/json"})
+MERGE_PATCH = frozenset({"application/merge-patch+json", "application/json"})
+IMAGES = frozenset({"image/jpeg", "image/png", "image/webp"})
+
+
+@dataclass(frozen=True, slots=True)
+class CommandRoute:
+    """Where an operation is found.
+
+    ``entry`` names the path parameter of the entry it is about. A DELETE takes its payload from
+    the query.
+    """
+
+    method: str
+    path: str
+    operation: Operation
+    summary: str
+    entry: str | None = None
+    media_types: frozenset[str] = JSON
+
+    @property
+    def has_body(self) -> bool:
+        """Whether the payload is the body."""
+        return self.method != "DELETE"
+
+
+_PATIENT = "/v1/patients/{id}"
+
+COMMAND_ROUTES: tuple[CommandRoute, ...] = (
+    CommandRoute("POST", "/v1/patients", Operation.REGISTER_PATIENT, "Register a patient"),
+    CommandRoute(
+        "PATCH",
+        f"{_PATIENT}/demographics",
+        Operation.UPDATE_DEMOGRAPHICS,
+        "Correct demographics",
+        media_types=MERGE_PATCH,
+    ),
+    CommandRoute("POST", f"{_PATIENT}/names", Operation.ADD_NAME, "Add a name"),
+    CommandRoute(
+        "PUT", f"{_PATIENT}/names/{{nameId}}", Operation.REPLACE_NAME, "Replace a name", "nameId"
+    ),
+    CommandRoute(
+        "POST",
+        f"{_PATIENT}/names/{{nameId}}/retirement",
+        Operation.RETIRE_NAME,
+        "Retire a name",
+        "nameId",
+    ),
+    CommandRoute("POST", f"{_PATIENT}/identifiers", Operation.ADD_IDENTIFIER, "Add an identifier"),
+    CommandRoute(
+        "POST",
+        f"{_PATIENT}/identifiers/{{identifierId}}/retirement",
+        Operation.RETIRE_IDENTIFIER,
+        "Retire an identifier",
+        "identifierId",
+    ),
+    CommandRoute("POST", f"{_PATIENT}/next-of-kin", Operation.ADD_NEXT_OF_KIN, "Add a next of kin"),
+    CommandRoute(
+        "POST",
+        f"{_PATIENT}/next-of-kin/{{nokId}}/removal",
+        Operation.REMOVE_NEXT_OF_KIN,
+        "Remove a next of kin",
+        "nokId",
+    ),
+    CommandRoute(
+        "PUT",
+        f"{_PATIENT}/consents/{{flag}}",
+        Operation.SET_CONSENT,
+        "Record what a person said to a consent flag",
+        "flag",
+    ),
+    CommandRoute(
+        "PUT",
+        f"{_PATIENT}/portrait",
+        Operation.SET_PORTRAIT,
+        "Set the portrait",
+        media_types=IMAGES,
+    ),
+    CommandRoute(
+        "DELETE", f"{_PATIENT}/portrait", Operation.REMOVE_PORTRAIT, "Remove the portrait for good"
+    ),
+    CommandRoute(
+        "PUT",
+        f"{_PATIENT}/extensions/{{schema}}",
+        Operation.SET_EXTENSION,
+        "Set the data under an extension schema",
+        "schema",
+    ),
+    CommandRoute(
+        "DELETE",
+        f"{_PATIENT}/extensions/{{schema}}",
+        Operation.REMOVE_EXTENSION,
+        "Remove the data under an extension schema",
+        "schema",
+    ),
+    CommandRoute("POST", f"{_PATIENT}/death", Operation.RECORD_DEATH, "Record a death"),
+    CommandRoute(
+        "POST", f"{_PATIENT}/death/reversal", Operation.REVERSE_DEATH, "Reverse a recorded death"
+    ),
+    CommandRoute("POST", "/v1/encounters", Operation.OPEN_ENCOUNTER, "Open an encounter"),
+    CommandRoute(
+        "POST",
+        "/v1/encounters/{id}/transitions",
+        Operation.TRANSITION_ENCOUNTER,
+        "Move an encounter on",
+    ),
+    CommandRoute(
+        "POST",
+        "/v1/extension-schemas/{schema}/versions",
+        Operation.PUBLISH_SCHEMA,
+        "Publish a version of an extension schema",
+        "schema",
+    ),
+)

@@ -1,0 +1,124 @@
+"""Reading consent: what a person says now, said before, and what was in force at an instant."""
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from registration.api.openapi import problems
+from registration.api.reading import AggregateId, has, instant, json_answer, loaded_aggregate
+from registration.api.requests import AnyCaller, Reader, path_key, services
+from registration.api.wire import ConsentFlags, ConsentHistory, Consents, ShownConsent
+from registration.domain.consent import in_force
+from registration.domain.errors import not_found
+from registration.domain.patient_resource import Patient
+from registration.domain.resources import Consent
+
+router = APIRouter(tags=["consents"])
+
+At = Annotated[
+    str | None,
+    Query(description="The decisions that hold at this instant, as is known now; now, if absent"),
+]
+Flag = Annotated[str, Path(max_length=64)]
+_PROBLEMS = problems("FORBIDDEN", "NOT_FOUND", "VALIDATION_FAILED")
+
+
+@router.get(
+    "/v1/consent-flags",
+    operation_id="consent_flag.list",
+    summary="The consent flags that there are",
+    response_model=ConsentFlags,
+    responses=problems("UNAUTHENTICATED"),
+)
+async def flags(request: Request, _caller: AnyCaller) -> dict[str, Any]:
+    """Return each flag with its title, as this installation is set up."""
+    known = services(request).settings.consent_flags
+    return {"items": [{"flag": f, "title": title} for f, title in known.items()], "next": None}
+
+
+@router.get(
+    "/v1/patients/{id}/consents",
+    operation_id="consent.list",
+    summary="What a patient says to each flag",
+    response_model=Consents,
+    responses=_PROBLEMS,
+)
+async def consents(
+    request: Request, caller: Reader, patient_id: AggregateId, at: At = None
+) -> Response:
+    """Return for each flag the decision that holds at an instant; flags that have none are absent.
+
+    A decision holds from its ``validFrom``, or from when it was recorded; of those that have begun
+    the one recorded last holds. ``inForce`` says whether that is a consent, not yet run out.
+    """
+    moment = instant(at, "/at") or services(request).clock()
+    patient = await loaded_aggregate(request, caller, Patient, patient_id)
+    shown = [
+        _shown(request, said, decisions, moment)
+        for decisions in patient.state.consents.values()
+        if (said := _begun(decisions, moment)) is not None
+    ]
+    return json_answer(
+        {"items": shown, "at": moment, "next": None}, {"ETag": f'"{patient.version}"'}
+    )
+
+
+@router.get(
+    "/v1/patients/{id}/consents/{flag}",
+    operation_id="consent.read",
+    summary="What a patient last said to a flag",
+    response_model=ShownConsent,
+    responses=_PROBLEMS,
+)
+async def consent(
+    request: Request, caller: Reader, patient_id: AggregateId, flag: Flag
+) -> Response:
+    """Return the last decision about a flag; its ETag is what the next one states as If-Match."""
+    decisions = await _decisions(request, caller, patient_id, flag)
+    etag = f'"{decisions[-1].version}"'
+    if has(request, etag):
+        return Response(status_code=304, headers={"ETag": etag})
+    now = services(request).clock()
+    return json_answer(_shown(request, decisions[-1], decisions, now), {"ETag": etag})
+
+
+@router.get(
+    "/v1/patients/{id}/consents/{flag}/history",
+    operation_id="consent.history",
+    summary="Everything a patient ever said to a flag",
+    response_model=ConsentHistory,
+    responses=_PROBLEMS,
+)
+async def consent_history(
+    request: Request, caller: Reader, patient_id: AggregateId, flag: Flag
+) -> Response:
+    """Return every decision about a flag, oldest first."""
+    decisions = await _decisions(request, caller, patient_id, flag)
+    return json_answer({"items": [said.plain() for said in decisions], "next": None})
+
+
+async def _decisions(request: Request, caller: Any, patient_id: Any, _flag: str) -> Any:
+    flag = path_key(request, "flag", "consent flag")
+    patient = await loaded_aggregate(request, caller, Patient, patient_id)
+    decisions = patient.state.consents.get(flag)
+    if not decisions:
+        raise not_found("decision about this flag")
+    return decisions
+
+
+def _begun(decisions: tuple[Consent, ...], at: datetime) -> Consent | None:
+    return next(
+        (said for said in reversed(decisions) if (said.valid_from or said.recorded_at) <= at), None
+    )
+
+
+def _shown(
+    request: Request, said: Consent, decisions: tuple[Consent, ...], at: datetime
+) -> dict[str, Any]:
+    holds = in_force(decisions, at)
+    title = services(request).settings.consent_flags.get(said.flag, said.flag)
+    granted = holds is said and said.decision == "granted"
+    return {**said.plain(), "title": title, "inForce": granted}

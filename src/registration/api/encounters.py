@@ -1,0 +1,242 @@
+"""Encounters over HTTP: one, its history, lists, the board of a day, and the state machine."""
+
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Annotated, Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import orjson
+from fastapi import APIRouter, Query
+from psycopg.rows import TupleRow
+from pydantic import Field
+from starlette.requests import Request
+from starlette.responses import Response
+
+from registration.api.cursors import decode_cursor, encode_cursor
+from registration.api.openapi import problems
+from registration.api.reading import (
+    AggregateId,
+    Page,
+    from_view,
+    history_of,
+    instant,
+    json_answer,
+)
+from registration.api.requests import AnyCaller, EncounterReader, services
+from registration.api.wire import EncounterBoard, EncounterList, History, StateMachine
+from registration.domain.encounter import INITIAL, STATUSES, TERMINAL, TRANSITIONS, Encounter
+from registration.domain.errors import invalid
+from registration.domain.resources import EncounterStatus, Facility
+from registration.projections.encounters import (
+    NAME,
+    BoardQuery,
+    EncounterQuery,
+    Place,
+    board,
+    list_encounters,
+)
+
+router = APIRouter(tags=["encounters"])
+
+_PROBLEMS = problems("FORBIDDEN", "NOT_FOUND", "VALIDATION_FAILED", "READ_MODEL_BEHIND")
+Statuses = Annotated[
+    list[EncounterStatus] | None,
+    Field(max_length=8, description="Any of these; may stand more than once"),
+]
+
+
+@router.get(
+    "/v1/encounters/state-machine",
+    operation_id="encounter.state_machine",
+    summary="Which status may follow which",
+    response_model=StateMachine,
+    responses=problems("UNAUTHENTICATED"),
+)
+async def state_machine(_caller: AnyCaller) -> dict[str, Any]:
+    """Return the table that the service itself reads."""
+    return {
+        "statuses": STATUSES,
+        "initial": INITIAL,
+        "terminal": [status for status in STATUSES if status in TERMINAL],
+        "transitions": [
+            {
+                "from": move.source,
+                "to": move.target,
+                "event": move.event.TOPIC,
+                "needsReason": move.needs_reason,
+                "case": move.case,
+            }
+            for move in TRANSITIONS.values()
+        ],
+    }
+
+
+class EncounterSearch(Page):
+    """What to list; all given criteria must hold."""
+
+    patient_id: UUID | None = None
+    status: Statuses = None
+    facility: Facility | None = None
+    since: Annotated[
+        str | None, Field(alias="from", description="Arrived, or expected, at or after")
+    ] = None
+    until: Annotated[str | None, Field(alias="to", description="Arrived, or expected, before")] = (
+        None
+    )
+
+
+@router.get(
+    "/v1/encounters",
+    operation_id="encounter.list",
+    summary="Encounters, the earliest first",
+    response_model=EncounterList,
+    responses=_PROBLEMS,
+)
+async def encounters(
+    request: Request, caller: EncounterReader, query: Annotated[EncounterSearch, Query()]
+) -> Response:
+    """Return encounters by when the patient came or is expected."""
+    asked = EncounterQuery(
+        caller.tenant,
+        query.patient_id,
+        query.status or (),
+        query.facility,
+        instant(query.since, "/from"),
+        instant(query.until, "/to"),
+        _after(query.cursor),
+        query.limit + 1,
+    )
+    rows = await from_view(
+        request,
+        NAME,
+        caller.tenant,
+        query.min_position,
+        lambda view: list_encounters(view, asked),
+    )
+    shown = rows[: query.limit]
+    return json_answer(
+        {
+            "items": [orjson.Fragment(document) for _, _, document in shown],
+            "next": _next(rows, query.limit),
+        }
+    )
+
+
+def _next(rows: Sequence[TupleRow], limit: int) -> str | None:
+    """Return where the next page begins; ``rows`` hold one more than fits, if there is more."""
+    if len(rows) <= limit:
+        return None
+    moment, its_id, *_ = rows[limit - 1]
+    return encode_cursor([moment.isoformat(), str(its_id)])
+
+
+def _after(cursor: str | None) -> Place | None:
+    if cursor is None:
+        return None
+    try:
+        moment, its_id = decode_cursor(cursor)
+        return datetime.fromisoformat(moment).astimezone(UTC), UUID(its_id)
+    except (ValueError, TypeError, AttributeError, OverflowError):
+        raise invalid("/cursor", "is no cursor of this list") from None
+
+
+class BoardPage(EncounterBoard):
+    """A day of a facility, or of all: ``counts`` are those of the whole day, on every page."""
+
+    next: str | None
+
+
+class BoardSearch(Page):
+    """Whose board: a day of a facility, or of all."""
+
+    facility: Facility | None = None
+    day: Annotated[
+        str | None,
+        Field(
+            pattern=r"^(19|20|21)\d\d-\d\d-\d\d$",
+            json_schema_extra={"format": "date"},
+            description="Today, if absent",
+        ),
+    ] = None
+    status: Annotated[
+        Statuses, Field(description="Any of these; all but entered-in-error, if absent")
+    ] = None
+
+
+@router.get(
+    "/v1/encounters/board",
+    operation_id="encounter.board",
+    summary="Who is there, was there or is expected on a day, with waiting times",
+    response_model=BoardPage,
+    responses=_PROBLEMS,
+)
+async def encounter_board(
+    request: Request, caller: EncounterReader, query: Annotated[BoardSearch, Query()]
+) -> Response:
+    """Return a day's encounters, the earliest first, and how many there are of each status.
+
+    A day is one of the time zone that the installation is set to. Waiting counts from the arrival
+    to the start of care, and runs on until then. `counts` are those of the whole day, whatever
+    `status` and the page show.
+    """
+    its = services(request)
+    zone = ZoneInfo(its.settings.time_zone)
+    now = its.clock()
+    day = _day(query.day) or now.astimezone(zone).date()
+    asked = BoardQuery(
+        caller.tenant,
+        datetime.combine(day, time(), zone).astimezone(UTC),
+        datetime.combine(day + timedelta(days=1), time(), zone).astimezone(UTC),
+        now,
+        query.facility,
+        query.status or (),
+        _after(query.cursor),
+        query.limit + 1,
+    )
+    found = await from_view(
+        request, NAME, caller.tenant, query.min_position, lambda view: board(view, asked)
+    )
+    return json_answer(
+        {
+            "day": day,
+            "timeZone": its.settings.time_zone,
+            "counts": {
+                status: {
+                    "count": count,
+                    "longestWaitSeconds": longest,
+                    "medianWaitSeconds": median,
+                }
+                for status, count, longest, median in found.counts
+            },
+            "items": [
+                {**orjson.loads(document), "waitingSeconds": waited, "staySeconds": stayed}
+                for _, _, document, waited, stayed in found.items[: query.limit]
+            ],
+            "next": _next(found.items, query.limit),
+        }
+    )
+
+
+def _day(said: str | None) -> date | None:
+    try:
+        return None if said is None else date.fromisoformat(said)
+    except ValueError:
+        raise invalid("/day", "is no day of the calendar") from None
+
+
+@router.get(
+    "/v1/encounters/{id}/history",
+    operation_id="encounter.history",
+    summary="Every event of an encounter, oldest first",
+    response_model=History,
+    responses=_PROBLEMS,
+)
+async def history(
+    request: Request,
+    caller: EncounterReader,
+    encounter_id: AggregateId,
+    page: Annotated[Page, Query()],
+) -> Response:
+    """Return who moved the encounter on and when, with each event's place in the hash chain."""
+    return await history_of(request, caller, Encounter, encounter_id, page)

@@ -1,0 +1,220 @@
+"""Reading an aggregate: as it is, as it stood, and its history; what all queries share."""
+
+import re
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Annotated, Any, TypeVar
+from uuid import UUID
+
+import orjson
+from fastapi import Path
+from psycopg import AsyncConnection
+from psycopg.errors import InvalidSchemaName, UndefinedTable
+from psycopg.rows import TupleRow
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic.alias_generators import to_camel
+from starlette.requests import Request
+from starlette.responses import Response
+
+from registration.api.auth import Caller
+from registration.api.cursors import decode_cursor, encode_cursor
+from registration.api.requests import authenticated, detached, path_id, services
+from registration.command import require_scope
+from registration.domain.aggregate import Aggregate
+from registration.domain.errors import DomainError, invalid, not_found
+from registration.eventstore.records import RecordedEvent
+from registration.eventstore.store import LATEST, LoadRequest
+from registration.projections.status import wait_for
+
+Result = TypeVar("Result")
+AggregateId = Annotated[UUID, Path(alias="id")]
+
+POSITION_WAIT = 2.0
+_QUERY = frozenset({"asOf", "version", "minPosition"})
+_INSTANT = re.compile(
+    r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)", re.ASCII
+)
+
+
+def reader_of(kind: type[Aggregate[Any]]) -> Callable[[Request], Awaitable[Response]]:
+    """Return the endpoint of ``GET`` on one aggregate: the stream folded, now or as it stood then.
+
+    A plain Starlette endpoint, since reading a patient is the hottest query.
+    """
+
+    async def read(request: Request) -> Response:
+        request.scope["observation"].operation = f"{kind.KIND}.read"
+        caller = await authenticated(request)
+        if kind.READ_SCOPE is not None:
+            require_scope(caller.scopes, kind.READ_SCOPE)
+        its_id = path_id(request, "id", kind.KIND)
+        as_of, version = _moment(request)
+        await reached(request, caller.tenant, request.query_params.get("minPosition"))
+        loaded = await services(request).store.load(
+            LoadRequest(caller.tenant, its_id, until=version or LATEST)
+        )
+        history = [r for r in loaded.events if as_of is None or r.recorded_at <= as_of]
+        found = kind.of(its_id, history)
+        if found is None or (version is not None and found.version != version):
+            raise not_found(kind.KIND if version is None else f"version of the {kind.KIND}")
+        etag = f'"{found.version}"'
+        if has(request, etag):
+            return Response(status_code=304, headers={"ETag": etag})
+        return Response(found.encoded(), 200, {"ETag": etag}, "application/json")
+
+    return read
+
+
+async def loaded_aggregate(
+    request: Request, caller: Caller, kind: type[Aggregate[Any]], its_id: UUID
+) -> Any:
+    """Return the aggregate as it is now. Raises ``NOT_FOUND``."""
+    loaded = await services(request).store.load(LoadRequest(caller.tenant, its_id))
+    found = kind.of(its_id, loaded.events)
+    if found is None:
+        raise not_found(kind.KIND)
+    return found
+
+
+def has(request: Request, etag: str) -> bool:
+    """Whether the caller has this version already (RFC 9110, If-None-Match)."""
+    seen = request.headers.get("if-none-match", "")
+    return etag in seen or seen.strip() == "*"
+
+
+async def reached(request: Request, tenant: str, position: int | str | None) -> None:
+    """Raise ``READ_MODEL_BEHIND`` where the log itself is not at ``minPosition``.
+
+    What folds the stream is never behind; a position of another tenant, or from before a restored
+    backup, must not go unnoticed all the same.
+    """
+    store = services(request).store
+    if position is None or int(position) <= (store.reached(tenant) or 0):
+        return
+    if int(position) > await store.head(tenant):
+        raise DomainError("READ_MODEL_BEHIND", "The log has not reached minPosition.")
+
+
+def _moment(request: Request) -> tuple[datetime | None, int | None]:
+    """Return what ``asOf`` or ``version`` says; both absent means now."""
+    query = request.query_params
+    if not query:
+        return None, None
+    for name in query:
+        if name not in _QUERY or len(query.getlist(name)) > 1:
+            raise invalid(f"/{name}", "is no parameter of this query, or stands twice")
+    if "asOf" in query and "version" in query:
+        raise invalid("/asOf", "cannot be combined with version")
+    version = _number(query.get("version"), "/version")
+    _number(query.get("minPosition"), "/minPosition")  # folding the stream is never behind
+    return instant(query.get("asOf"), "/asOf"), version
+
+
+def _number(text: str | None, path: str) -> int | None:
+    if text is None:
+        return None
+    if not re.fullmatch(r"[1-9]\d{0,8}" if path == "/version" else r"\d{1,18}", text, re.ASCII):
+        raise invalid(path, "must be a whole number in range")
+    return int(text)
+
+
+def instant(text: str | None, path: str) -> datetime | None:
+    """Return an RFC 3339 instant; its offset is needed. Raises ``VALIDATION_FAILED``."""
+    if text is None:
+        return None
+    if not _INSTANT.fullmatch(text):
+        raise invalid(path, "must be an RFC 3339 instant with an offset (a + in a URL is %2B)")
+    try:
+        return datetime.fromisoformat(text.upper())
+    except ValueError:
+        raise invalid(path, "is no instant of the calendar") from None
+
+
+async def from_view(
+    request: Request,
+    name: str,
+    tenant: str,
+    position: int | None,
+    query: Callable[[AsyncConnection[TupleRow]], Awaitable[Result]],
+) -> Result:
+    """Return what a query of a read model finds once that has reached ``position``.
+
+    Raises ``READ_MODEL_BEHIND`` where it does not in time, or was never made.
+    """
+    views = services(request).views
+
+    async def found() -> Result:
+        if position and not await wait_for(views, name, tenant, position, POSITION_WAIT):
+            raise DomainError("READ_MODEL_BEHIND", "The read model has not reached minPosition.")
+        try:
+            async with views.connection() as connection:
+                return await query(connection)
+        except (UndefinedTable, InvalidSchemaName):
+            raise DomainError("READ_MODEL_BEHIND", "It has not been made yet.") from None
+
+    return await detached(found())
+
+
+class Page(BaseModel):
+    """The parameters of every list."""
+
+    model_config = ConfigDict(extra="forbid", alias_generator=to_camel, hide_input_in_errors=True)
+
+    limit: Annotated[int, Field(ge=1, le=200)] = 50
+    cursor: Annotated[str | None, Field(max_length=2000)] = None
+    min_position: Annotated[
+        int | None,
+        Field(ge=0, lt=2**63, description="Wait up to 2 s until the answer includes this position"),
+    ] = None
+
+    @field_validator("*")
+    @classmethod
+    def _storable(cls, value: Any) -> Any:
+        if isinstance(value, str) and "\0" in value:
+            raise ValueError("holds a NUL character")
+        return value
+
+
+async def history_of(
+    request: Request, caller: Caller, kind: type[Aggregate[Any]], its_id: UUID, page: Page
+) -> Response:
+    """Return who did what to the record and when, with each event's place in the hash chain."""
+    await reached(request, caller.tenant, page.min_position)
+    after = 0
+    if page.cursor is not None:
+        after = decode_cursor(page.cursor)
+        if type(after) is not int or not 0 <= after < 2**31:
+            raise invalid("/cursor", "is no cursor of this list")
+    loaded = await services(request).store.load(
+        LoadRequest(
+            caller.tenant, its_id, after=after, until=min(after + page.limit + 1, 2**31 - 1)
+        )
+    )
+    if not loaded.events and after == 0:
+        raise not_found(kind.KIND)
+    if loaded.events and not isinstance(loaded.events[0].event, kind.EVENTS):
+        raise not_found(kind.KIND)
+    items = [_shown(record) for record in loaded.events[: page.limit]]
+    more = len(loaded.events) > page.limit
+    return json_answer(
+        {"items": items, "next": encode_cursor(items[-1]["version"]) if more else None}
+    )
+
+
+def _shown(record: RecordedEvent) -> dict[str, Any]:
+    return {
+        "version": record.version,
+        "position": record.position,
+        "type": record.topic,
+        "at": record.recorded_at,
+        "actor": record.meta["actor"],
+        "client": record.meta.get("client"),
+        "clientMutationId": record.meta.get("clientMutationId"),
+        "data": orjson.Fragment(record.data),
+        "hash": record.hash.hex(),
+    }
+
+
+def json_answer(value: Any, headers: dict[str, str] | None = None) -> Response:
+    body = orjson.dumps(value, option=orjson.OPT_UTC_Z)
+    return Response(body, 200, headers, "application/json")

@@ -1,0 +1,116 @@
+"""What every aggregate has: an id, a version, and a state folded from the events of its stream."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, Self, TypeVar
+from uuid import UUID
+
+from registration.domain.events import Event
+from registration.domain.resources import Model
+
+State = TypeVar("State")
+
+
+class Stamp(NamedTuple):
+    """What the log says of an event beside what happened: its version, when it was stored, who."""
+
+    version: int
+    at: datetime
+    by: str
+
+
+class Recorded(Protocol):
+    """What folding needs of an event of the log."""
+
+    @property
+    def version(self) -> int:
+        """Its version in the stream."""
+
+    @property
+    def recorded_at(self) -> datetime:
+        """When it was stored."""
+
+    @property
+    def meta(self) -> Mapping[str, Any]:
+        """Who did it (``actor``), and how."""
+
+    @property
+    def event(self) -> Event:
+        """What happened."""
+
+
+class Part(Protocol):
+    """A part of an aggregate with a version of its own: a consent flag, an extension instance."""
+
+    @property
+    def version(self) -> int:
+        """How often it was changed."""
+
+    def encoded(self) -> bytes:
+        """Return it as the wire's JSON."""
+
+    def plain(self) -> dict[str, Any]:
+        """Return it as plain values by wire name."""
+
+
+class Aggregate(Generic[State]):
+    """A record folded from its history. Each kind says how, and how the wire shows it."""
+
+    __slots__ = ("created_at", "id", "last_updated", "state", "version")
+
+    KIND: ClassVar[str]
+    """What it is called in a sentence."""
+    EVENTS: ClassVar[type[Event]]
+    """What its stream holds, and no other stream."""
+    READ_SCOPE: ClassVar[str | None]
+    """Who may see it; ``None``: whoever has a token."""
+    ABOUT: ClassVar[frozenset[str]]
+    """Members that say nothing of their own about the subject; a conflict does not compare them."""
+
+    def __init__(self, aggregate_id: UUID, history: Iterable[Recorded] = ()) -> None:
+        self.id = aggregate_id
+        self.version = 0
+        self.state: State | None = None
+        self.created_at: datetime | None = None
+        self.last_updated: datetime | None = None
+        for record in history:
+            self.apply(
+                record.event, Stamp(record.version, record.recorded_at, record.meta["actor"])
+            )
+
+    @classmethod
+    def of(cls, aggregate_id: UUID, history: Sequence[Recorded]) -> Self | None:
+        """Return what a stream folds into; ``None`` for no stream, or one of another kind."""
+        if not history or not isinstance(history[0].event, cls.EVENTS):
+            return None
+        return cls(aggregate_id, history)
+
+    def apply(self, event: Event, stamp: Stamp) -> None:
+        """Take in one more event of the stream."""
+        self.state = self.evolve(self.state, event, stamp)
+        self.version = stamp.version
+        self.last_updated = stamp.at
+        if self.created_at is None:
+            self.created_at = stamp.at
+
+    @staticmethod
+    def evolve(state: State | None, event: Any, stamp: Stamp) -> State:
+        """Return the state after one more event."""
+        raise NotImplementedError
+
+    @property
+    def path(self) -> str:
+        """Where the wire has it."""
+        raise NotImplementedError
+
+    def shown(self) -> Model:
+        """Return it as the wire shows it."""
+        raise NotImplementedError
+
+    def plain(self) -> dict[str, Any]:
+        """Return it as plain values by wire name; absent members are left out."""
+        return self.shown().plain()
+
+    def encoded(self) -> bytes:
+        """Return it as the wire's JSON."""
+        return self.shown().encoded()

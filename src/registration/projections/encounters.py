@@ -1,0 +1,271 @@
+"""The read model of encounters: one row each, for lists and for the board of a day.
+
+``document`` is the encounter as ``GET /v1/encounters/{id}`` shows it, folded by the same code.
+``moment`` is when the patient came, or is expected. Waiting is the time from the arrival to the
+start of care, and runs on until care starts.
+
+The indexes hold the status before the moment, and every query names statuses, if need be all: so
+a list walks one index in its order for each status, and a rare one is found among millions.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, LiteralString, NamedTuple
+from uuid import UUID
+
+from psycopg import AsyncConnection, sql
+from psycopg.rows import TupleRow
+
+from registration.domain.aggregate import Stamp
+from registration.domain.encounter import (
+    STATUSES,
+    TERMINAL,
+    Encounter,
+    EncounterResource,
+    EncounterState,
+)
+from registration.domain.events import EVENTS as ALL
+from registration.domain.events import EncounterEvent, Event
+from registration.eventstore.records import RecordedEvent
+
+NAME = "encounters"
+VERSION = 1
+EVENTS: tuple[type[Event], ...] = tuple(kind for kind in ALL if issubclass(kind, EncounterEvent))
+DDL = """
+CREATE TABLE encounter (
+    tenant     text COLLATE "C" NOT NULL,
+    id         uuid NOT NULL,
+    patient_id uuid NOT NULL,
+    status     text COLLATE "C" NOT NULL,
+    facility   text COLLATE "C",
+    moment     timestamptz NOT NULL,
+    arrived_at timestamptz,
+    started_at timestamptz,
+    ended_at   timestamptz,
+    document   text NOT NULL,
+    PRIMARY KEY (tenant, id)
+);
+CREATE INDEX encounter_patient ON encounter (tenant, patient_id, moment, id);
+CREATE INDEX encounter_status ON encounter (tenant, status, moment, id);
+CREATE INDEX encounter_facility ON encounter (tenant, facility, status, moment, id);
+CREATE INDEX encounter_stay ON encounter USING gist (tstzrange(arrived_at, ended_at, '[]'))
+ WHERE arrived_at IS NOT NULL AND ended_at IS NOT NULL;
+"""
+_LOAD = """
+SELECT e.tenant, e.id, e.document
+  FROM unnest(%s::text[], %s::uuid[]) AS asked (tenant, id)
+ CROSS JOIN LATERAL (
+    SELECT * FROM encounter
+     WHERE encounter.tenant = asked.tenant AND encounter.id = asked.id OFFSET 0
+ ) AS e
+"""
+_WRITE = """
+INSERT INTO encounter (tenant, id, patient_id, status, facility, moment, arrived_at, started_at,
+                       ended_at, document)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+    ON CONFLICT (tenant, id) DO UPDATE
+   SET status = excluded.status, moment = excluded.moment, arrived_at = excluded.arrived_at,
+       started_at = excluded.started_at, ended_at = excluded.ended_at, document = excluded.document
+"""
+
+Connection = AsyncConnection[TupleRow]
+Place = tuple[datetime, UUID]
+"""Where a page ended: moment and id."""
+
+
+async def apply(connection: Connection, events: Sequence[RecordedEvent]) -> None:
+    """Take in what happened to encounters."""
+    told = [recorded for recorded in events if isinstance(recorded.event, EncounterEvent)]
+    if not told:
+        return
+    keys = list(dict.fromkeys((recorded.tenant, recorded.stream_id) for recorded in told))
+    cursor = await connection.execute(_LOAD, [list(column) for column in zip(*keys, strict=True)])
+    known = {(tenant, its_id): _known(text) for tenant, its_id, text in await cursor.fetchall()}
+    for recorded in told:
+        key = (recorded.tenant, recorded.stream_id)
+        stamp = Stamp(recorded.version, recorded.recorded_at, recorded.meta["actor"])
+        known.setdefault(key, Encounter(recorded.stream_id)).apply(recorded.event, stamp)
+    async with connection.cursor() as cursor:
+        await cursor.executemany(_WRITE, [_row(tenant, known[tenant, i]) for tenant, i in keys])
+
+
+def _known(document: str) -> Encounter:
+    shown = EncounterResource.model_validate_json(document)
+    encounter = Encounter(shown.id)
+    encounter.version = shown.version
+    encounter.created_at, encounter.last_updated = shown.opened_at, shown.last_updated
+    encounter.state = EncounterState(
+        patient_id=shown.patient_id,
+        encounter_class=shown.encounter_class,
+        planned_start=shown.planned_start,
+        facility=shown.facility,
+        post_mortem=shown.post_mortem,
+        history=shown.status_history,
+    )
+    return encounter
+
+
+def _row(tenant: str, encounter: Encounter) -> tuple[Any, ...]:
+    shown = encounter.shown()
+    first = {step.status: step.at for step in reversed(shown.status_history)}
+    started_at = first.get("in-progress")
+    arrived_at = first.get("arrived") or started_at
+    return (
+        tenant,
+        shown.id,
+        shown.patient_id,
+        shown.status,
+        shown.facility,
+        arrived_at or shown.planned_start or shown.status_history[0].at,
+        arrived_at,
+        started_at,
+        shown.status_history[-1].at if shown.status in TERMINAL else None,
+        shown.encoded().decode(),
+    )
+
+
+class EncounterQuery(NamedTuple):
+    """What to list: all given criteria hold; ``since`` <= moment < ``until``."""
+
+    tenant: str
+    patient_id: UUID | None = None
+    statuses: Sequence[str] = ()
+    facility: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    after: Place | None = None
+    limit: int = 50
+
+
+_LIST: LiteralString = """
+SELECT found.moment, found.id, found.document
+  FROM unnest(%(statuses)s::text[]) AS wanted (status)
+ CROSS JOIN LATERAL (
+    SELECT moment, id, document FROM encounters.encounter AS e
+     WHERE {} AND e.status = wanted.status
+     ORDER BY moment, id LIMIT %(limit)s
+ ) AS found
+ ORDER BY found.moment, found.id LIMIT %(limit)s
+"""
+
+
+async def list_encounters(connection: Connection, query: EncounterQuery) -> list[TupleRow]:
+    """Return (moment, id, document) of encounters, the earliest first."""
+    where: list[LiteralString] = ["tenant = %(tenant)s"]
+    if query.patient_id is not None:
+        where.append("patient_id = %(patient_id)s")
+    if query.facility is not None:
+        where.append("facility = %(facility)s")
+    if query.since is not None:
+        where.append("moment >= %(since)s")
+    if query.until is not None:
+        where.append("moment < %(until)s")
+    if query.after is not None:
+        where.append("(moment, id) > (%(after_moment)s, %(after_id)s)")
+    moment, its_id = query.after or (None, None)
+    cursor = await connection.execute(
+        _with(_LIST, where),
+        query._asdict()
+        | {
+            "after_moment": moment,
+            "after_id": its_id,
+            "statuses": list(dict.fromkeys(query.statuses or STATUSES)),
+        },
+    )
+    return await cursor.fetchall()
+
+
+def _with(query: LiteralString, where: Sequence[LiteralString]) -> sql.Composed:
+    return sql.SQL(query).format(sql.SQL(" AND ").join(map(sql.SQL, where)))
+
+
+# Whoever came that day, is expected that day, was there when it began, or left during it. A day
+# that has not begun shows who is expected: nobody knows who will still be there.
+_BOARD: LiteralString = """
+WITH shown AS (
+    SELECT * FROM encounters.encounter
+     WHERE {0} AND status = ANY(%(all)s) AND moment >= %(since)s AND moment < %(until)s
+    UNION ALL
+    SELECT * FROM encounters.encounter
+     WHERE {0} AND status IN ('arrived', 'triaged', 'in-progress', 'onleave')
+       AND moment < %(since)s AND %(since)s <= %(now)s
+    UNION ALL
+    SELECT * FROM encounters.encounter
+     WHERE {0} AND tstzrange(arrived_at, ended_at, '[]') @> %(since)s AND moment < %(since)s
+       AND arrived_at IS NOT NULL AND ended_at IS NOT NULL
+), chosen AS (
+    SELECT *,
+           CASE WHEN status <> 'entered-in-error' AND arrived_at IS NOT NULL THEN
+             greatest(0, extract(epoch FROM coalesce(started_at, ended_at, %(now)s) - arrived_at))
+           END AS waited,
+           CASE WHEN status <> 'entered-in-error' AND arrived_at IS NOT NULL THEN
+             greatest(0, extract(epoch FROM coalesce(ended_at, %(now)s) - arrived_at))
+           END AS stayed
+      FROM shown
+)
+"""
+_BOARD_ITEMS: LiteralString = (
+    _BOARD
+    + """
+SELECT moment, id, document, waited::bigint, stayed::bigint FROM chosen
+ WHERE status = ANY(%(statuses)s)
+   AND (%(after_id)s::uuid IS NULL OR (moment, id) > (%(after_moment)s, %(after_id)s))
+ ORDER BY moment, id LIMIT %(limit)s
+"""
+)
+_BOARD_COUNTS: LiteralString = (
+    _BOARD
+    + """
+SELECT status, count(*), max(waited)::bigint,
+       (percentile_cont(0.5) WITHIN GROUP (ORDER BY waited))::bigint
+  FROM chosen GROUP BY status ORDER BY status
+"""
+)
+_ON_A_BOARD = [status for status in STATUSES if status != "entered-in-error"]
+
+
+class BoardQuery(NamedTuple):
+    """One day of a facility, or of all: ``since`` and ``until`` are its bounds.
+
+    Without ``statuses`` what was entered in error is counted but not shown.
+    """
+
+    tenant: str
+    since: datetime
+    until: datetime
+    now: datetime
+    facility: str | None = None
+    statuses: Sequence[str] = ()
+    after: Place | None = None
+    limit: int = 50
+
+
+class Board(NamedTuple):
+    """Who is there, was there or is expected on a day.
+
+    ``counts`` are those of the whole day by status: how many, the longest and the median wait.
+    ``items`` are (moment, id, document, seconds waited, seconds stayed), the earliest first.
+    """
+
+    counts: list[TupleRow]
+    items: list[TupleRow]
+
+
+async def board(connection: Connection, query: BoardQuery) -> Board:
+    """Return a day's board."""
+    where: list[LiteralString] = ["tenant = %(tenant)s"]
+    if query.facility is not None:
+        where.append("facility = %(facility)s")
+    moment, its_id = query.after or (None, None)
+    asked = query._asdict() | {
+        "after_moment": moment,
+        "after_id": its_id,
+        "statuses": list(query.statuses or _ON_A_BOARD),
+        "all": list(STATUSES),
+    }
+    async with connection.transaction():
+        # both queries see the same moment of the read model
+        await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        counts = await connection.execute(_with(_BOARD_COUNTS, where), asked)
+        items = await connection.execute(_with(_BOARD_ITEMS, where), asked)
+        return Board(await counts.fetchall(), await items.fetchall())

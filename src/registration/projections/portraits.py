@@ -1,0 +1,118 @@
+"""The read model of portraits: which there are, and when each has to go as far as is known.
+
+One row a patient who has a portrait or ever said something about having one. The retention job
+looks here for what is due, and asks the patient's own history before it removes anything.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+import orjson
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+
+from registration.domain import events as happened
+from registration.domain.aggregate import Stamp
+from registration.domain.consent import PORTRAIT
+from registration.domain.patient_state import PatientState, evolve
+from registration.domain.portrait import due
+from registration.domain.resources import Consent, Portrait
+from registration.eventstore.records import RecordedEvent
+
+NAME = "portraits"
+VERSION = 1
+EVENTS: tuple[type[happened.Event], ...] = (
+    happened.PortraitSet,
+    happened.PortraitRemoved,
+    happened.ConsentGranted,
+    happened.ConsentRefused,
+    happened.ConsentWithdrawn,
+)
+DDL = """
+CREATE TABLE portrait (
+    tenant     text COLLATE "C" NOT NULL,
+    patient_id uuid NOT NULL,
+    id         uuid,
+    due_at     timestamptz,
+    document   text NOT NULL,
+    PRIMARY KEY (tenant, patient_id)
+);
+CREATE INDEX portrait_id ON portrait (tenant, id);
+CREATE INDEX portrait_due ON portrait (due_at) WHERE due_at IS NOT NULL;
+"""
+_LOAD = """
+SELECT p.tenant, p.patient_id, p.document
+  FROM unnest(%s::text[], %s::uuid[]) AS asked (tenant, id)
+ CROSS JOIN LATERAL (
+    SELECT * FROM portrait
+     WHERE portrait.tenant = asked.tenant AND portrait.patient_id = asked.id OFFSET 0
+ ) AS p
+"""
+_WRITE = """
+INSERT INTO portrait (tenant, patient_id, id, due_at, document) VALUES (%s, %s, %s, %s, %s)
+    ON CONFLICT (tenant, patient_id) DO UPDATE
+   SET id = excluded.id, due_at = excluded.due_at, document = excluded.document
+"""
+_DUE = """
+SELECT tenant, patient_id FROM portraits.portrait WHERE due_at <= %s ORDER BY due_at LIMIT %s
+"""
+
+Connection = AsyncConnection[TupleRow]
+_BLANK = PatientState(names=(), gender="unknown")
+
+
+async def apply(connection: Connection, events: Sequence[RecordedEvent]) -> None:
+    """Take in portraits and what was said about the flag ``portrait``; nothing else counts."""
+    told = [recorded for recorded in events if _counts(recorded.event)]
+    if not told:
+        return
+    keys = list(dict.fromkeys((recorded.tenant, recorded.stream_id) for recorded in told))
+    cursor = await connection.execute(_LOAD, [list(column) for column in zip(*keys, strict=True)])
+    states = {(tenant, its_id): _state(text) for tenant, its_id, text in await cursor.fetchall()}
+    due_at = {}
+    for recorded in told:
+        key = (recorded.tenant, recorded.stream_id)
+        stamp = Stamp(recorded.version, recorded.recorded_at, recorded.meta["actor"])
+        states[key] = evolve(states.get(key, _BLANK), recorded.event, stamp)
+        due_at[key] = due(states[key], recorded.recorded_at)
+    async with connection.cursor() as cursor:
+        await cursor.executemany(
+            _WRITE, [(*key, _id(states[key]), due_at[key], _document(states[key])) for key in keys]
+        )
+
+
+async def due_portraits(
+    connection: Connection, now: datetime, limit: int
+) -> list[tuple[str, UUID]]:
+    """Return tenant and patient of portraits that have to go at ``now``, the oldest first."""
+    return [
+        (row[0], row[1]) for row in await (await connection.execute(_DUE, (now, limit))).fetchall()
+    ]
+
+
+def _counts(event: happened.Event) -> bool:
+    if isinstance(event, happened.ConsentEvent):
+        return event.flag == PORTRAIT
+    return isinstance(event, happened.PortraitSet | happened.PortraitRemoved)
+
+
+def _id(state: PatientState) -> UUID | None:
+    return None if state.portrait is None else state.portrait.id
+
+
+def _document(state: PatientState) -> str:
+    shown = {
+        "consents": [said.plain() for said in state.consents.get(PORTRAIT, ())],
+        "portrait": None if state.portrait is None else state.portrait.plain(),
+    }
+    return orjson.dumps(shown).decode()
+
+
+def _state(document: str) -> PatientState:
+    known = orjson.loads(document)
+    portrait = known["portrait"]
+    return _BLANK._replace(
+        consents={PORTRAIT: tuple(map(Consent.model_validate, known["consents"]))},
+        portrait=None if portrait is None else Portrait.model_validate(portrait),
+    )

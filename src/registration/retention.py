@@ -1,0 +1,142 @@
+"""The job that lets portraits go: those whose time or consent has ended, and bytes left behind.
+
+A portrait that is due is not shown from that very instant, whether this job has run or not. The
+job makes it final: an event in the patient's history says so, and the bytes are deleted.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+from uuid import UUID
+
+import psycopg
+import uuid_utils.compat as uuids
+from psycopg.errors import InvalidSchemaName, UndefinedTable
+from psycopg_pool import PoolTimeout
+
+from registration.command import Command, Refusal
+from registration.domain.commands import RemovePortrait
+from registration.domain.context import Context
+from registration.domain.contract import Operation
+from registration.domain.events import PortraitCause
+from registration.domain.patient_resource import Patient
+from registration.domain.portrait import why_gone
+from registration.eventstore import database
+from registration.eventstore.store import (
+    EventStore,
+    LoadRequest,
+    StoreOverloadedError,
+    StoreUnavailableError,
+)
+from registration.gate import Gate
+from registration.portraits import Portraits
+from registration.projections.portraits import due_portraits
+
+log = logging.getLogger(__name__)
+
+ACTOR = "system:retention"
+"""Who the history names."""
+MOST_AT_ONCE = 10_000
+_REASONS: dict[PortraitCause, str] = {
+    "consent-ended": "The consent to it has ended.",
+    "retention-passed": "The time for which it is kept has passed.",
+}
+
+
+class Swept(NamedTuple):
+    """What one look did: portraits that were let go, pictures deleted, portraits left for later."""
+
+    removed: int = 0
+    deleted: int = 0
+    left: int = 0
+
+
+async def sweep(url: str, clock: Callable[[], datetime] | None = None) -> Swept:
+    """Let go of every portrait that is due, and delete bytes that no history shows any more.
+
+    Safe to run from several processes at once, and again after a crash at any point.
+    """
+    now = clock() if clock else datetime.now(UTC)
+    store = EventStore(url, ttl=timedelta(hours=24), clock=clock)
+    pool = database.pool(url, name="retention", size=2)
+    await store.open()
+    await pool.open()
+    try:
+        return await _Sweep(store, Portraits(pool), now).run(pool)
+    finally:
+        await store.close()
+        await pool.close()
+
+
+async def run_forever(url: str, *, interval: float, stop: asyncio.Event) -> None:
+    """Sweep every ``interval`` seconds until ``stop`` is set; gets over a database that is away."""
+    while not stop.is_set():
+        try:
+            swept = await sweep(url)
+            if any(swept):
+                log.info("portraits let go: %d, pictures deleted: %d, left: %d", *swept)
+        except (psycopg.OperationalError, PoolTimeout, StoreUnavailableError) as error:
+            log.warning("the retention job could not run: %s", type(error).__name__)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), interval)
+
+
+class _Sweep:
+    def __init__(self, store: EventStore, portraits: Portraits, now: datetime) -> None:
+        self._store = store
+        self._gate = Gate(store)
+        self._portraits = portraits
+        self._now = now
+
+    async def run(self, pool: database.Pool) -> Swept:
+        try:
+            async with pool.connection() as connection:
+                due = await due_portraits(connection, self._now, MOST_AT_ONCE)
+            unclaimed = await self._portraits.unclaimed()
+        except (UndefinedTable, InvalidSchemaName):
+            return Swept()  # the read model is being made; nothing is shown that should not be
+        outcomes = [await self._let_go(tenant, patient_id) for tenant, patient_id in due]
+        deleted = outcomes.count(True)
+        for image in unclaimed:
+            patient = await self._patient(image.tenant, image.patient_id)
+            shown = patient and patient.state and patient.state.portrait
+            if not shown or shown.id != image.portrait_id:
+                deleted += await self._portraits.delete(image.tenant, image.portrait_id)
+        return Swept(outcomes.count(True), deleted, outcomes.count(False))
+
+    async def _let_go(self, tenant: str, patient_id: UUID) -> bool | None:
+        """Return whether the portrait was let go; ``None`` where it need not go, or has gone."""
+        patient = await self._patient(tenant, patient_id)
+        if patient is None or patient.state is None or patient.state.portrait is None:
+            return None
+        cause = why_gone(patient.state, self._now)
+        if cause is None:
+            return None
+        picture = patient.state.portrait.id
+        command = Command(
+            Operation.REMOVE_PORTRAIT,
+            RemovePortrait(reason=_REASONS[cause]),
+            {},
+            aggregate_id=patient_id,
+            version=patient.version,  # what was looked at must still be so
+        )
+        context = Context(
+            now=self._now,
+            new_id=uuids.uuid7,
+            tenant=tenant,
+            actor=ACTOR,
+            scopes=frozenset({"patient:write"}),
+        )
+        try:
+            await self._gate.handle(command, context)
+        except (Refusal, StoreOverloadedError):
+            return False
+        await self._portraits.delete(tenant, picture)
+        return True
+
+    async def _patient(self, tenant: str, patient_id: UUID) -> Patient | None:
+        loaded = await self._store.load(LoadRequest(tenant, patient_id))
+        return Patient.of(patient_id, loaded.events)

@@ -1,0 +1,139 @@
+"""When a stated version is stale, and what the refusal tells a human to look at again.
+
+Stale means: an event after that version touches what the command touches (the conflict table's
+``collides``), not merely that some event came after.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from registration.command import Attempt
+from registration.domain.aggregate import Aggregate, Part, Stamp
+from registration.domain.errors import DomainError
+from registration.domain.events import Event
+from registration.eventstore.records import RecordedEvent
+
+
+def check_version(
+    attempt: Attempt,
+    history: Sequence[RecordedEvent],
+    now: Aggregate[Any],
+    related: Aggregate[Any] | None,
+) -> None:
+    """Raise ``OPTIMISTIC_LOCK_CONFLICT`` where the stated version is stale for this command.
+
+    Stale means: an event after it touches what the command touches. What has a version of its own
+    (a consent flag, an extension instance) counts its own changes, and 0 says: not there.
+    """
+    stated = attempt.command.version
+    current = _subject(attempt, now)
+    if stated is None or stated == (current.version if current is not None else 0):
+        return
+    steps = _steps(attempt, history)
+    known = (stated > 0 or attempt.handler.part is not None) and stated <= len(steps)
+    later = steps[stated:] if known else []
+    colliding = [number for number, record in later if _collides(attempt, record.event)]
+    if known and not colliding:
+        return
+    extra: dict[str, Any] = {
+        "expectedVersion": stated,
+        "currentVersion": len(steps),
+        "changes": [
+            {
+                "version": number,
+                "event": record.topic,
+                "at": record.recorded_at,
+                "actor": record.meta["actor"],
+                "fields": record.event.fields,
+            }
+            for number, record in later
+            if number in colliding
+        ],
+        "fields": [],
+        "current": _plain(attempt, now),
+    }
+    if known:
+        seen = history[: later[0][1].version - 1]
+        at_stake = {
+            path[1:]
+            for number, record in later
+            if number in colliding
+            for path in record.event.fields
+        }
+        extra["fields"] = _differences(attempt, seen, at_stake, extra["current"], related)
+    raise DomainError(
+        "OPTIMISTIC_LOCK_CONFLICT",
+        "The record changed since the version that you state; review both and send again.",
+        orjson.loads(orjson.dumps(extra, option=orjson.OPT_UTC_Z)),
+    )
+
+
+def _subject(attempt: Attempt, seen: Aggregate[Any]) -> Aggregate[Any] | Part | None:
+    """Return what the stated version is the version of."""
+    return seen if attempt.handler.part is None else attempt.part(seen)
+
+
+def _steps(attempt: Attempt, history: Sequence[RecordedEvent]) -> list[tuple[int, RecordedEvent]]:
+    """Return the events that the stated version counts, each with that version."""
+    if attempt.handler.part is None:
+        return list(enumerate(history, 1))
+    its_own = (record for record in history if _is_its_own(attempt, record.event))
+    return list(enumerate(its_own, 1))
+
+
+def _is_its_own(attempt: Attempt, event: Event) -> bool:
+    return event.touched_key == attempt.command.entry and not event.TOUCHES.isdisjoint(
+        attempt.rule.collides
+    )
+
+
+def _collides(attempt: Attempt, event: Event) -> bool:
+    shared = event.TOUCHES & attempt.rule.collides
+    if not shared:
+        return False
+    key, entry = event.touched_key, attempt.command.entry
+    return key is None or entry is None or key == str(entry)
+
+
+def _differences(
+    attempt: Attempt,
+    seen: Sequence[RecordedEvent],
+    at_stake: set[str],
+    theirs: Mapping[str, Any],
+    related: Aggregate[Any] | None,
+) -> list[dict[str, Any]]:
+    """List each member in which the record now and the caller's intent differ.
+
+    A member that changed without colliding, and that the caller did not mean, is no difference.
+    """
+    before = attempt.handler.aggregate(attempt.aggregate_id, seen)
+    base = _plain(attempt, before)
+    try:
+        for event in attempt.decide(before, related):
+            before.apply(event, Stamp(before.version + 1, attempt.context.now, ""))
+    except DomainError:
+        pass  # what was wanted makes no sense at that version either: yours is what you saw
+    yours = _plain(attempt, before)
+    if attempt.handler.part is not None:
+        at_stake = base.keys() | theirs.keys()
+    at_stake |= {name for name in base.keys() | yours.keys() if base.get(name) != yours.get(name)}
+    return [
+        {
+            "path": f"/{name}",
+            "base": base.get(name),
+            "theirs": theirs.get(name),
+            "yours": yours.get(name),
+        }
+        for name in sorted(at_stake - before.ABOUT - _ABOUT_A_PART)
+        if theirs.get(name) != yours.get(name)
+    ]
+
+
+_ABOUT_A_PART = frozenset({"version", "recordedAt", "recordedBy"})
+
+
+def _plain(attempt: Attempt, seen: Aggregate[Any]) -> dict[str, Any]:
+    subject = None if seen.state is None else _subject(attempt, seen)
+    return {} if subject is None else subject.plain()
