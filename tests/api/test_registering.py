@@ -60,6 +60,8 @@ def test_the_answer_is_the_patient_with_its_place_version_and_position(desk: Des
         "addresses": [],
         "nextOfKin": [],
         "facility": "ward-3",
+        "consents": [],
+        "extensions": [],
         "links": [],
     }
     shown = desk.get(answer.headers["location"])

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tests.service import CARD, Service
 
-from registration.api import patients
+from registration.api import reading
 
 HERE = Path(__file__).parent
 PROGRAM = Path(sysconfig.get_path("scripts")) / "schemathesis"
@@ -32,7 +32,7 @@ def test_the_service_does_what_its_document_says(
     seed: int,
 ) -> None:
     # it asks for positions that nobody has reached, over and over
-    monkeypatch.setattr(patients, "_POSITION_WAIT", 0.05)
+    monkeypatch.setattr(reading, "POSITION_WAIT", 0.05)
     before = len(service.lines)
     desk = service.desk(role="admin")
     desk.given_patient(

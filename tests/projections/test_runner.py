@@ -10,7 +10,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 from tests.eventstore.given import TENANT, fill, next_of_kin, open_store, registered, stored
 
-from registration.domain.events import NextOfKinAdded, PatientRegistered
+from registration.domain.events import EVENTS, NextOfKinAdded, PatientRegistered
 from registration.eventstore import database
 from registration.eventstore.records import RecordedEvent
 from registration.projections import feed, rebuild, runner
@@ -24,6 +24,7 @@ class Tally:
 
     NAME = "tally"
     VERSION = 1
+    EVENTS = EVENTS
     DDL = """
     CREATE TABLE seen (
         number bigserial PRIMARY KEY, tenant text, position bigint, stream_id uuid, name text,
