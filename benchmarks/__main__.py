@@ -9,7 +9,17 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from benchmarks import append, http, imports, limit, machine, projection, results, search_http
+from benchmarks import (
+    append,
+    clinic,
+    http,
+    imports,
+    limit,
+    machine,
+    projection,
+    results,
+    search_http,
+)
 from benchmarks.bench import Bench, started
 
 _RESULTS = Path(__file__).with_name("RESULTS.md")
@@ -20,6 +30,7 @@ PARTS: dict[str, Callable[[Bench], None]] = {
     "limit": lambda bench: limit.run(bench, "before HTTP"),
     "append": append.run,
     "http": http.run,
+    "clinic": clinic.run,
     "projection": projection.run,
     "imports": imports.run,
     "search": search_http.run,

@@ -64,10 +64,10 @@ def _register(bench: Bench, service: Service) -> list[bytes]:
     made: list[bytes] = []
     reports = []
     for i in range(_runs(bench)):
-        report = _closed(bench, service, Register(service.token, f"reg{i}"))
+        report = closed(bench, service, Register(service.token, f"reg{i}"))
         made += report.workload.made
         reports.append(report)
-    middle = _show(bench, "register a patient", reports, 0.30)
+    middle = show(bench, "http", "register a patient", reports, 0.30)
     bench.add("http", "register a patient, p99", middle.ms(0.99), "ms", at_most(25))
     return made
 
@@ -76,15 +76,15 @@ def _update(bench: Bench, service: Service, patients: list[bytes]) -> None:
     workload = Update(service.token, "upd", CONNECTIONS, patients)
     reports = []
     for _ in range(_runs(bench)):
-        reports.append(_closed(bench, service, workload))
+        reports.append(closed(bench, service, workload))
         workload = reports[-1].workload
-    middle = _show(bench, "update demographics with If-Match", reports, 0.20)
+    middle = show(bench, "http", "update demographics with If-Match", reports, 0.20)
     bench.add("http", "update demographics, p99", middle.ms(0.99), "ms")
 
 
 def _read(bench: Bench, service: Service, patients: list[bytes]) -> None:
     registering = next(f.value for f in bench.results.figures if f.name == "register a patient")
-    reports = [_closed(bench, service, Read(service.token, patients)) for _ in range(_runs(bench))]
+    reports = [closed(bench, service, Read(service.token, patients)) for _ in range(_runs(bench))]
     middle = _middle(reports)
     bench.add(
         "http",
@@ -99,7 +99,7 @@ def _read(bench: Bench, service: Service, patients: list[bytes]) -> None:
 
 
 def _next_of_kin(bench: Bench, service: Service, patients: list[bytes]) -> None:
-    report = _closed(bench, service, AddNextOfKin(service.token, "kin", patients))
+    report = closed(bench, service, AddNextOfKin(service.token, "kin", patients))
     bench.add(
         "http",
         "add a next of kin",
@@ -194,7 +194,8 @@ def _caught_up(bench: Bench) -> None:
     bench.say(f"  (the read model was level {seconds:.1f} s after the load before)")
 
 
-def _closed(bench: Bench, service: Service, workload: Work) -> Report[Work]:
+def closed(bench: Bench, service: Service, workload: Work) -> Report[Work]:
+    """Let every connection send its next request when the last one is answered."""
     bench.settle()
     seconds = bench.scaled(10, 2)
     return load(
@@ -216,14 +217,17 @@ def _spread(reports: list[Report[Work]]) -> str:
     return f"{len(reports)} runs: {rates}; p50 {_middle(reports).ms(0.5):.1f} ms"
 
 
-def _show(bench: Bench, name: str, reports: list[Report[Work]], share: float) -> Report[Work]:
+def show(
+    bench: Bench, group: str, name: str, reports: list[Report[Work]], share: float | None
+) -> Report[Work]:
+    """Add the rate of the middle run, held against a share of L where there is a target."""
     middle = _middle(reports)
     bench.add(
-        "http",
+        group,
         name,
         middle.rate,
         "requests/s",
-        share_of_limit(share),
+        None if share is None else share_of_limit(share),
         ratio=True,
         note=_spread(reports),
     )

@@ -7,6 +7,7 @@ from benchmarks.append import Caller
 from benchmarks.bench import Bench, connect
 from benchmarks.results import at_least
 from benchmarks.sample import Requests, registrations
+from registration.memory import collect_seldom
 from registration.projections import search
 from registration.projections.rebuild import rebuild
 
@@ -21,6 +22,7 @@ def run(bench: Bench) -> None:
                 events, 256
             )
         bench.settle()
+        collect_seldom()  # as `registration rebuild` does
         rates = []
         for _ in range(bench.scaled(2, 1)):
             start = time.perf_counter()

@@ -145,26 +145,154 @@ class AddNextOfKin:
         head = head_of(
             "POST", f"/v1/patients/{patient.decode()}/next-of-kin", self.token, len(body)
         )
-        return b"%sidempotency-key: %s-%09d\r\n\r\n%s" % (
-            head,
-            self.prefix.encode(),
-            self._sent,
-            body,
-        )
+        return keyed(head, self.prefix, self._sent, body)
 
     def answered(self, connection: int, status: int, head: bytes, body: bytes) -> bool:
         """Check that it was added."""
         return status == 201
 
 
-def head_of(method: str, path: str, token: str, length: int | None = None) -> bytes:
+_LOCATION_OF_ENCOUNTER = b"\r\nlocation: /v1/encounters/"
+
+
+@dataclass
+class OpenEncounter:
+    """Opens an encounter of one patient after the other; ``made`` has their ids."""
+
+    token: str
+    prefix: str
+    patients: Sequence[bytes]
+    made: list[bytes] = field(default_factory=list)
+    _sent: int = 0
+
+    def request(self, connection: int) -> bytes:
+        """Return the opening of the next patient's encounter."""
+        self._sent += 1
+        patient = self.patients[self._sent % len(self.patients)]
+        body = b'{"patientId":"%s","class":"AMB"}' % patient
+        head = head_of("POST", "/v1/encounters", self.token, len(body))
+        return keyed(head, self.prefix, self._sent, body)
+
+    def answered(self, connection: int, status: int, head: bytes, body: bytes) -> bool:
+        """Note the encounter's id."""
+        if status != 201:
+            return False
+        at = head.index(_LOCATION_OF_ENCOUNTER) + len(_LOCATION_OF_ENCOUNTER)
+        self.made.append(head[at : at + _UUID_LENGTH])
+        return True
+
+
+@dataclass
+class MoveEncounter:
+    """Moves encounters on, round by round; each connection has encounters of its own."""
+
+    token: str
+    prefix: str
+    connections: int
+    encounters: Sequence[bytes]
+    _sent: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Share the encounters out; what is left over is not moved."""
+        self._each = len(self.encounters) // self.connections
+        self._sent = [0] * self.connections
+
+    def request(self, connection: int) -> bytes:
+        """Return the next move of the connection's next encounter."""
+        number = self._sent[connection]
+        self._sent[connection] += 1
+        version, which = divmod(number, self._each)
+        encounter = self.encounters[connection * self._each + which]
+        to = b"arrived" if version == 0 else (b"onleave", b"in-progress")[version & 1]
+        body = b'{"to":"%s"}' % to
+        path = f"/v1/encounters/{encounter.decode()}/transitions"
+        head = head_of("POST", path, self.token, len(body)) + b'if-match: "%d"\r\n' % (version + 1)
+        return keyed(head, f"{self.prefix}-{connection}", number, body)
+
+    def answered(self, connection: int, status: int, head: bytes, body: bytes) -> bool:
+        """Check that it moved."""
+        return status == 200
+
+
+@dataclass
+class SetConsent:
+    """Records what patients say to a flag, round by round; each connection has its own patients."""
+
+    token: str
+    prefix: str
+    connections: int
+    flag: str
+    patients: Sequence[bytes]
+    _sent: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Share the patients out; who is left over is not asked."""
+        self._each = len(self.patients) // self.connections
+        self._sent = [0] * self.connections
+
+    def request(self, connection: int) -> bytes:
+        """Return what the connection's next patient says."""
+        number = self._sent[connection]
+        self._sent[connection] += 1
+        version, which = divmod(number, self._each)
+        patient = self.patients[connection * self._each + which]
+        body = (
+            b'{"decision":"%s","policy":"https://clinic.example/policies/2",'
+            b'"evidence":{"kind":"signature","reference":"form %d"}}'
+            % ((b"granted", b"withdrawn")[version & 1], number)
+        )
+        path = f"/v1/patients/{patient.decode()}/consents/{self.flag}"
+        head = head_of("PUT", path, self.token, len(body)) + b'if-match: "%d"\r\n' % version
+        return keyed(head, f"{self.prefix}-{connection}", number, body)
+
+    def answered(self, connection: int, status: int, head: bytes, body: bytes) -> bool:
+        """Check that it was recorded."""
+        return status == 200
+
+
+@dataclass
+class SetPortrait:
+    """Uploads portraits, each time another one than the patient has."""
+
+    token: str
+    prefix: str
+    patients: Sequence[bytes]
+    pictures: Sequence[bytes]
+    _sent: int = 0
+
+    def request(self, connection: int) -> bytes:
+        """Return the next patient's next portrait."""
+        visit, which = divmod(self._sent, len(self.patients))
+        self._sent += 1
+        picture = self.pictures[visit % len(self.pictures)]
+        path = f"/v1/patients/{self.patients[which].decode()}/portrait"
+        head = head_of("PUT", path, self.token, len(picture), "image/jpeg")
+        return keyed(head, self.prefix, self._sent, picture)
+
+    def answered(self, connection: int, status: int, head: bytes, body: bytes) -> bool:
+        """Check that it was taken in."""
+        return status == 200
+
+
+def keyed(head: bytes, prefix: str, number: int, body: bytes) -> bytes:
+    """Return a request with an Idempotency-Key of its own."""
+    return b"%sidempotency-key: %s-%09d\r\n\r\n%s" % (head, prefix.encode(), number, body)
+
+
+def head_of(
+    method: str,
+    path: str,
+    token: str,
+    length: int | None = None,
+    media_type: str = "application/json",
+) -> bytes:
     """Return the head of a request up to where further headers, or the empty line, go."""
     head = (
         f"{method} {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nuser-agent: benchmarks\r\n"
         f"accept: application/json\r\nauthorization: Bearer {token}\r\n"
     )
     if length is not None:
-        head += f"content-type: application/json\r\ncontent-length: {length}\r\n"
+        head += f"content-type: {media_type}\r\ncontent-length: {length}\r\n"
     return head.encode()
 
 
