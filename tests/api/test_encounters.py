@@ -21,6 +21,7 @@ from tests.service import (
 )
 
 from registration import docs
+from registration.api import vital_status
 from registration.domain.encounter import INITIAL, STATUSES, TERMINAL, TRANSITIONS, allowed
 
 Encounter = dict[str, Any]
@@ -1112,3 +1113,14 @@ class TestADeath:
         opened(desk, patient)
         clerk = service.desk(desk.tenant, scope="patient:write encounter:read")
         assert dies(clerk, patient) == {"id": patient["id"], "version": 2}
+
+
+def test_a_death_is_recorded_even_where_nobody_knows_in_time_what_is_open(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patient = desk.given_patient()
+    monkeypatch.setattr(vital_status, "NAME", "a read model that nobody feeds")
+    said = {"deceasedAt": "2026-01-01T00:00:00Z"}
+    answer = succeeded(desk.post(f"{place(patient)}/death", said, If_Match='"1"'))
+    assert answer["openEncounters"] is None
+    assert answer["deceased"]["deceasedAt"] == "2026-01-01T00:00:00Z"

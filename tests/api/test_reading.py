@@ -10,6 +10,8 @@ import httpx
 import pytest
 from tests.service import ADA, CARD, Clock, Desk, Service, etag, place, problem, succeeded
 
+from registration.api.cursors import encode_cursor
+
 NOBODY = "0192f0c1-2345-7abc-8def-0123456789ab"
 
 
@@ -143,6 +145,12 @@ class TestHistory:
                 break
         assert list(chain(*pages)) == whole
         assert len(pages) == -(-4 // limit)
+
+    def test_nobodys_has_no_second_page_either(self, desk: Desk) -> None:
+        for after in (0, 3):
+            params = {"cursor": encode_cursor(after)}
+            answer = desk.get(f"/v1/patients/{NOBODY}/history", params=params)
+            problem(answer, 404, "NOT_FOUND")
 
     @pytest.mark.parametrize(
         ("query", "path"),

@@ -190,9 +190,12 @@ async def history_of(
             caller.tenant, its_id, after=after, until=min(after + page.limit + 1, 2**31 - 1)
         )
     )
-    if not loaded.events and after == 0:
-        raise not_found(kind.KIND)
-    if loaded.events and not isinstance(loaded.events[0].event, kind.EVENTS):
+    if not loaded.events:
+        # past the end of a stream there is nothing; of no stream there is not even that
+        first = await services(request).store.load(LoadRequest(caller.tenant, its_id, until=1))
+        if after == 0 or kind.of(its_id, first.events) is None:
+            raise not_found(kind.KIND)
+    elif not isinstance(loaded.events[0].event, kind.EVENTS):
         raise not_found(kind.KIND)
     items = [_shown(record) for record in loaded.events[: page.limit]]
     more = len(loaded.events) > page.limit

@@ -3,6 +3,8 @@
 from typing import Any
 
 import orjson
+import psycopg
+from psycopg_pool import PoolTimeout
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -30,6 +32,6 @@ async def record_death(request: Request, route: CommandRoute) -> Response:
             request, NAME, caller.tenant, reply.position, lambda view: list_encounters(view, asked)
         )
         still_open = [orjson.Fragment(document) for _, _, document in rows]
-    except DomainError:
+    except (DomainError, psycopg.OperationalError, PoolTimeout):
         still_open = None  # the death is stored; what is open is not known in time
     return answer(reply, caller, {"openEncounters": still_open})

@@ -7,6 +7,7 @@ from uuid import UUID
 import orjson
 from pydantic import AfterValidator, Field, model_validator
 
+from registration.domain.json_schema import DEEPEST, MOST_BYTES
 from registration.domain.resources import (
     Address,
     Code,
@@ -36,8 +37,6 @@ BirthDate = Annotated[
 KEY = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", re.ASCII)
 """The form of a consent flag's and an extension schema's name; at most 64 characters."""
 LONGEST_NAME = 64
-MOST_BYTES = 64 * 1024
-DEEPEST = 32
 
 
 def _bounded(value: Any) -> Any:
