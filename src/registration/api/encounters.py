@@ -141,12 +141,6 @@ def _after(cursor: str | None) -> Place | None:
         raise invalid("/cursor", "is no cursor of this list") from None
 
 
-class BoardPage(EncounterBoard):
-    """A day of a facility, or of all: ``counts`` are those of the whole day, on every page."""
-
-    next: str | None
-
-
 class BoardSearch(Page):
     """Whose board: a day of a facility, or of all."""
 
@@ -168,7 +162,7 @@ class BoardSearch(Page):
     "/v1/encounters/board",
     operation_id="encounter.board",
     summary="Who is there, was there or is expected on a day, with waiting times",
-    response_model=BoardPage,
+    response_model=EncounterBoard,
     responses=_PROBLEMS,
 )
 async def encounter_board(

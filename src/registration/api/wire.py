@@ -158,12 +158,13 @@ class BoardCount(Answer):
 
 
 class EncounterBoard(Answer):
-    """A day of a facility, or of all."""
+    """A day of a facility, or of all: ``counts`` are those of the whole day, on every page."""
 
     day: date
     time_zone: str
     counts: dict[EncounterStatus, BoardCount]
     items: list[BoardEntry]
+    next: str | None
 
 
 class Move(Answer):
