@@ -54,7 +54,7 @@ class TestTheRegistry:
         succeeded(publishes(admin, WITH_FLOOR))
         first = admin.get("/v1/extension-schemas/housing/versions/1")
         assert first.json() == shown | {"publishedAt": published_at}
-        assert "immutable" in first.headers["cache-control"]
+        assert first.headers.get_list("cache-control") == ["private, max-age=86400, immutable"]
 
     def test_the_same_schema_again_is_the_same_version(self, admin: Desk) -> None:
         again = publishes(admin, HOUSING, title="Housing")
@@ -217,8 +217,18 @@ class TestInstances:
         # versions go on counting: an old ETag never means something new
         assert succeeded(sets(admin, patient, {"rooms": 4}, 0))["version"] == 3
 
+    @pytest.mark.parametrize("data", [False, 0, "", [], {}, {"a": None}, [None], 1.5])
+    def test_what_is_nearly_nothing_is_kept_as_it_is(self, admin: Desk, data) -> None:
+        succeeded(publishes(admin, {}, compatibility="none"))
+        patient = admin.given_patient()
+        assert succeeded(sets(admin, patient, data, 0, 2))["data"] == data
+        assert succeeded(admin.get(place(patient)))["extensions"][0]["data"] == data
+        assert admin.history(patient)[-1]["data"]["data"] == data
+
     @pytest.mark.parametrize(
-        "data", [10**30, [[]] * 30_000, "x" * 70_000], ids=["huge number", "many", "long"]
+        "data",
+        [None, 10**30, [[]] * 30_000, "x" * 70_000],
+        ids=["nothing", "huge number", "many", "long"],
     )
     def test_what_the_log_cannot_hold_is_refused(self, admin: Desk, data) -> None:
         succeeded(publishes(admin, {}, compatibility="none"))

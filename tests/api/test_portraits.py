@@ -56,7 +56,8 @@ def test_a_picture_comes_back_as_a_small_jpeg(desk: Desk, patient, form, media_t
     assert 768 <= image.height <= 1024
     assert image.width * 4 == image.height * 3
     assert got.headers["content-type"] == "image/jpeg"
-    assert got.headers["cache-control"].startswith("private")
+    assert got.headers.get_list("cache-control") == ["private, no-cache"]
+    assert got.headers.get_list("x-content-type-options") == ["nosniff"]
     assert got.headers["etag"] == f'"{shown["contentHash"]}"'
     assert (shown["width"], shown["height"], shown["size"]) == (*image.size, len(got.content))
     assert shown["recordedBy"] == "desk-1"

@@ -253,3 +253,22 @@ def test_a_later_shape_says_its_version() -> None:
 def test_a_shape_from_a_newer_program_is_refused() -> None:
     with pytest.raises(UnknownTopicError):
         decode(Weighed.TOPIC, b'{"bodyWeight": 1, "class_version": 4}')
+
+
+@pytest.mark.parametrize("event", EVENTS)
+def test_what_can_be_left_out_can_be_read_without(event: type[Event]) -> None:
+    """A member that is null is not stored: so every member that may be null has a default."""
+    for name, field in event.model_fields.items():
+        may_be_null = not _refuses_null(event, name)
+        assert not (may_be_null and field.is_required()), name
+
+
+def _refuses_null(event: type[Event], name: str) -> bool:
+    said = SAMPLES[event].model_dump(mode="json", by_alias=True)
+    alias = event.model_fields[name].alias
+    assert alias is not None
+    try:
+        event.model_validate(said | {alias: None})
+    except ValueError:
+        return True
+    return False

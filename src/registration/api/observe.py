@@ -63,7 +63,9 @@ class Observed:
         async def observing_send(message: Message) -> None:
             if message["type"] == "http.response.start":
                 seen.status = message["status"]
-                message["headers"] = [*message["headers"], *common]
+                said = {name for name, _ in message["headers"]}
+                more = (header for header in common if header[0] not in said)
+                message["headers"] = [*message["headers"], *more]
             await send(message)
 
         try:

@@ -132,7 +132,6 @@ async def get_portrait(request: Request, caller: Reader, patient_id: AggregateId
         "ETag": f'"{portrait.content_hash}"',
         # it may have to go at any time: who keeps it asks again before showing it
         "Cache-Control": "private, no-cache",
-        "X-Content-Type-Options": "nosniff",
     }
     if has(request, headers["ETag"]):
         return Response(status_code=304, headers=headers)

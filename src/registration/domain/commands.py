@@ -62,7 +62,13 @@ def _bounded(value: Any) -> Any:
     return value
 
 
-FreeJson = Annotated[Any, AfterValidator(_bounded)]
+def _something(value: Any) -> Any:
+    if value is None:
+        raise ValueError("is null; to have no data, remove the extension")
+    return value
+
+
+FreeJson = Annotated[Any, AfterValidator(_something), AfterValidator(_bounded)]
 
 
 class RegisterPatient(Model):

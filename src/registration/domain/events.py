@@ -248,7 +248,7 @@ class ExtensionSet(PatientEvent):
 
     schema_name: str = Field(alias="schema")
     schema_version: int
-    data: Any
+    data: Any = None
 
     @property
     def touched_key(self) -> str | None:

@@ -227,7 +227,7 @@ class ExtensionInstance(Model):
     schema_name: Annotated[str, Field(alias="schema")]
     schema_version: int
     version: Annotated[int, Field(ge=1)]
-    data: Any
+    data: Any = None
     recorded_at: datetime
     recorded_by: str
 
