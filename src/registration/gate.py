@@ -123,9 +123,8 @@ class Gate:
         related = await self._related(attempt)
         events = attempt.decide(blank, related)
         reply = await self._append(attempt, blank, events, related)
-        if reply is None and not attempt.handler.guarded:
-            raise _id_taken()
-        if reply is None and await self._exists(attempt):
+        # a guard may have failed instead: then the command is decided again
+        if reply is None and (not attempt.handler.guarded or await self._exists(attempt)):
             raise _id_taken()
         return reply
 

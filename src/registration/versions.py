@@ -34,7 +34,7 @@ def check_version(
     steps = _steps(attempt, history)
     known = (stated > 0 or attempt.handler.part is not None) and stated <= len(steps)
     later = steps[stated:] if known else []
-    colliding = [number for number, record in later if _collides(attempt, record.event)]
+    colliding = [step for step in later if _collides(attempt, step[1].event)]
     if known and not colliding:
         return
     extra: dict[str, Any] = {
@@ -48,20 +48,14 @@ def check_version(
                 "actor": record.meta["actor"],
                 "fields": record.event.fields,
             }
-            for number, record in later
-            if number in colliding
+            for number, record in colliding
         ],
         "fields": [],
         "current": _plain(attempt, now),
     }
     if known:
         seen = history[: later[0][1].version - 1]
-        at_stake = {
-            path[1:]
-            for number, record in later
-            if number in colliding
-            for path in record.event.fields
-        }
+        at_stake = {path[1:] for _, record in colliding for path in record.event.fields}
         extra["fields"] = _differences(attempt, seen, at_stake, extra["current"], related)
     raise DomainError(
         "OPTIMISTIC_LOCK_CONFLICT",

@@ -66,14 +66,16 @@ async def carried_out(request: Request, route: CommandRoute) -> tuple[Caller, Re
         payload = validated_query(payload_model, said)
     context = context_of(caller, its)
     mutation = mutation_id(getattr(payload, "client_mutation_id", None), context.now)
-    command = command_of(request, route, payload, said)._replace(
-        key=_key(idempotency_key(request), mutation), mutation_id=mutation
-    )
+    command = command_of(request, route, payload, said, mutation)
     return caller, await its.gate.handle(command, context)
 
 
 def command_of(
-    request: Request, route: CommandRoute, payload: Model, said: Mapping[str, Any]
+    request: Request,
+    route: CommandRoute,
+    payload: Model,
+    said: Mapping[str, Any],
+    mutation: UUID | None = None,
 ) -> Command:
     """Return the command that path, headers and payload state."""
     handler = HANDLERS[route.operation]
@@ -99,7 +101,8 @@ def command_of(
         aggregate_id=aggregate_id,
         entry=entry,
         version=version,
-        key=idempotency_key(request),
+        key=_key(idempotency_key(request), mutation),
+        mutation_id=mutation,
     )
 
 

@@ -2,16 +2,24 @@
 
 from datetime import datetime
 from typing import Annotated, Any
+from uuid import UUID
 
 from fastapi import APIRouter, Path, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
+from registration.api.auth import Caller
 from registration.api.openapi import problems
-from registration.api.reading import AggregateId, has, instant, json_answer, loaded_aggregate
+from registration.api.reading import (
+    AggregateId,
+    instant,
+    json_answer,
+    loaded_aggregate,
+    versioned,
+)
 from registration.api.requests import AnyCaller, Reader, path_key, services
 from registration.api.wire import ConsentFlags, ConsentHistory, Consents, ShownConsent
-from registration.domain.consent import in_force
+from registration.domain.consent import in_force, last_begun
 from registration.domain.errors import not_found
 from registration.domain.patient_resource import Patient
 from registration.domain.resources import Consent
@@ -22,7 +30,7 @@ At = Annotated[
     str | None,
     Query(description="The decisions that hold at this instant, as is known now; now, if absent"),
 ]
-Flag = Annotated[str, Path(max_length=64)]
+Flag = Annotated[str, Path(alias="flag", max_length=64)]
 _PROBLEMS = problems("FORBIDDEN", "NOT_FOUND", "VALIDATION_FAILED")
 
 
@@ -59,7 +67,7 @@ async def consents(
     shown = [
         _shown(request, said, decisions, moment)
         for decisions in patient.state.consents.values()
-        if (said := _begun(decisions, moment)) is not None
+        if (said := last_begun(decisions, moment)) is not None
     ]
     return json_answer(
         {"items": shown, "at": moment, "next": None}, {"ETag": f'"{patient.version}"'}
@@ -74,15 +82,12 @@ async def consents(
     responses=_PROBLEMS,
 )
 async def consent(
-    request: Request, caller: Reader, patient_id: AggregateId, flag: Flag
+    request: Request, caller: Reader, patient_id: AggregateId, _flag: Flag
 ) -> Response:
     """Return the last decision about a flag; its ETag is what the next one states as If-Match."""
-    decisions = await _decisions(request, caller, patient_id, flag)
-    etag = f'"{decisions[-1].version}"'
-    if has(request, etag):
-        return Response(status_code=304, headers={"ETag": etag})
-    now = services(request).clock()
-    return json_answer(_shown(request, decisions[-1], decisions, now), {"ETag": etag})
+    decisions = await _decisions(request, caller, patient_id)
+    last, now = decisions[-1], services(request).clock()
+    return versioned(request, last.version, _shown(request, last, decisions, now))
 
 
 @router.get(
@@ -93,26 +98,20 @@ async def consent(
     responses=_PROBLEMS,
 )
 async def consent_history(
-    request: Request, caller: Reader, patient_id: AggregateId, flag: Flag
+    request: Request, caller: Reader, patient_id: AggregateId, _flag: Flag
 ) -> Response:
     """Return every decision about a flag, oldest first."""
-    decisions = await _decisions(request, caller, patient_id, flag)
+    decisions = await _decisions(request, caller, patient_id)
     return json_answer({"items": [said.plain() for said in decisions], "next": None})
 
 
-async def _decisions(request: Request, caller: Any, patient_id: Any, _flag: str) -> Any:
+async def _decisions(request: Request, caller: Caller, patient_id: UUID) -> tuple[Consent, ...]:
     flag = path_key(request, "flag", "consent flag")
     patient = await loaded_aggregate(request, caller, Patient, patient_id)
-    decisions = patient.state.consents.get(flag)
+    decisions: tuple[Consent, ...] = patient.state.consents.get(flag, ())
     if not decisions:
         raise not_found("decision about this flag")
     return decisions
-
-
-def _begun(decisions: tuple[Consent, ...], at: datetime) -> Consent | None:
-    return next(
-        (said for said in reversed(decisions) if (said.valid_from or said.recorded_at) <= at), None
-    )
 
 
 def _shown(

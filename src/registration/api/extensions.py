@@ -12,9 +12,9 @@ from registration.api.reading import (
     AggregateId,
     Page,
     from_view,
-    has,
     json_answer,
     loaded_aggregate,
+    versioned,
 )
 from registration.api.requests import AnyCaller, Reader, path_key
 from registration.api.wire import ExtensionList, SchemaList, SchemaVersions
@@ -65,10 +65,7 @@ async def extension(
     instance = patient.state.extensions.get(name)
     if instance is None:
         raise not_found("extension")
-    etag = f'"{instance.version}"'
-    if has(request, etag):
-        return Response(status_code=304, headers={"ETag": etag})
-    return json_answer(instance.plain(), {"ETag": etag})
+    return versioned(request, instance.version, instance.plain())
 
 
 @router.get(
@@ -126,11 +123,8 @@ async def schema_version(
     found = (await _published(request, caller)).version(version)
     if found is None:
         raise not_found("version of the extension schema")
-    etag = f'"{version}"'
-    headers = {"ETag": etag, "Cache-Control": "private, max-age=86400, immutable"}
-    if has(request, etag):
-        return Response(status_code=304, headers=headers)
-    return json_answer(found.plain(), headers)
+    headers = {"Cache-Control": "private, max-age=86400, immutable"}
+    return versioned(request, version, found.plain(), headers)
 
 
 async def _published(request: Request, caller: AnyCaller) -> SchemaState:

@@ -14,10 +14,10 @@ from registration.api.reading import (
     AggregateId,
     Page,
     from_view,
-    has,
     history_of,
     json_answer,
     loaded_aggregate,
+    versioned,
 )
 from registration.api.requests import Reader
 from registration.api.wire import FoundPatients, History
@@ -73,10 +73,7 @@ def _entry_endpoint(member: str, parameter: str) -> Callable[..., Awaitable[Resp
         patient = await loaded_aggregate(request, caller, Patient, patient_id)
         for found in patient.plain()[member]:
             if found["id"] == str(entry_id):
-                etag = f'"{patient.version}"'
-                if has(request, etag):
-                    return Response(status_code=304, headers={"ETag": etag})
-                return json_answer(found, {"ETag": etag})
+                return versioned(request, patient.version, found)
         raise not_found("entry")
 
     return entry

@@ -1,7 +1,7 @@
 """Reading an aggregate: as it is, as it stood, and its history; what all queries share."""
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from typing import Annotated, Any, TypeVar
 from uuid import UUID
@@ -80,6 +80,17 @@ def has(request: Request, etag: str) -> bool:
     """Whether the caller has this version already (RFC 9110, If-None-Match)."""
     seen = request.headers.get("if-none-match", "")
     return etag in seen or seen.strip() == "*"
+
+
+def versioned(
+    request: Request, version: int, value: Any, headers: Mapping[str, str] | None = None
+) -> Response:
+    """Return a resource with its version as ``ETag``, or 304 to a caller who has it."""
+    etag = f'"{version}"'
+    headers = {"ETag": etag, **(headers or {})}
+    if has(request, etag):
+        return Response(status_code=304, headers=headers)
+    return json_answer(value, headers)
 
 
 async def reached(request: Request, tenant: str, position: int | str | None) -> None:

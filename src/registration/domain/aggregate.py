@@ -1,5 +1,6 @@
 """What every aggregate has: an id, a version, and a state folded from the events of its stream."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, ClassVar, Generic, NamedTuple, Protocol, Self, TypeVar
@@ -17,6 +18,11 @@ class Stamp(NamedTuple):
     version: int
     at: datetime
     by: str
+
+    @classmethod
+    def of(cls, record: "Recorded") -> "Stamp":
+        """Return what the log says of a recorded event."""
+        return cls(record.version, record.recorded_at, record.meta["actor"])
 
 
 class Recorded(Protocol):
@@ -53,7 +59,7 @@ class Part(Protocol):
         """Return it as plain values by wire name."""
 
 
-class Aggregate(Generic[State]):
+class Aggregate(ABC, Generic[State]):
     """A record folded from its history. Each kind says how, and how the wire shows it."""
 
     __slots__ = ("created_at", "id", "last_updated", "state", "version")
@@ -74,9 +80,7 @@ class Aggregate(Generic[State]):
         self.created_at: datetime | None = None
         self.last_updated: datetime | None = None
         for record in history:
-            self.apply(
-                record.event, Stamp(record.version, record.recorded_at, record.meta["actor"])
-            )
+            self.apply(record.event, Stamp.of(record))
 
     @classmethod
     def of(cls, aggregate_id: UUID, history: Sequence[Recorded]) -> Self | None:
@@ -94,18 +98,18 @@ class Aggregate(Generic[State]):
             self.created_at = stamp.at
 
     @staticmethod
+    @abstractmethod
     def evolve(state: State | None, event: Any, stamp: Stamp) -> State:
         """Return the state after one more event."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def path(self) -> str:
         """Where the wire has it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def shown(self) -> Model:
         """Return it as the wire shows it."""
-        raise NotImplementedError
 
     def plain(self) -> dict[str, Any]:
         """Return it as plain values by wire name; absent members are left out."""

@@ -58,10 +58,14 @@ def decide_set_consent(
 
 def in_force(decisions: Sequence[Consent], at: datetime) -> Consent | None:
     """Return the decision that holds at an instant, as is known now; ``None`` where none does."""
-    for said in reversed(decisions):
-        if _begins(said) <= at:
-            return said if said.valid_until is None or at < said.valid_until else None
-    return None
+    said = last_begun(decisions, at)
+    run_out = said is not None and said.valid_until is not None and said.valid_until <= at
+    return None if run_out else said
+
+
+def last_begun(decisions: Sequence[Consent], at: datetime) -> Consent | None:
+    """Return the decision recorded last of those that have begun by an instant, run out or not."""
+    return next((said for said in reversed(decisions) if _begins(said) <= at), None)
 
 
 def is_granted(decisions: Sequence[Consent], at: datetime) -> bool:

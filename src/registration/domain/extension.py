@@ -2,13 +2,11 @@
 
 from collections.abc import Sequence
 
-import orjson
-
 from registration.domain import commands, events
 from registration.domain.context import Context
 from registration.domain.errors import DomainError, invalid, not_found
 from registration.domain.extension_schema import SchemaState
-from registration.domain.json_schema import violations
+from registration.domain.json_schema import canonical, violations
 from registration.domain.names import clean_text
 from registration.domain.patient_state import PatientState
 
@@ -38,8 +36,7 @@ def decide_set_extension(
     if (
         known is not None
         and known.schema_version == command.schema_version
-        and orjson.dumps(known.data, option=orjson.OPT_SORT_KEYS)
-        == orjson.dumps(command.data, option=orjson.OPT_SORT_KEYS)
+        and canonical(known.data) == canonical(command.data)
     ):
         return []
     return [

@@ -5,14 +5,13 @@ from datetime import datetime
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 from uuid import UUID, uuid5
 
-import orjson
 from pydantic import Field
 
 from registration.domain import commands, events
 from registration.domain.aggregate import Aggregate, Stamp
 from registration.domain.context import Context
 from registration.domain.errors import DomainError, invalid
-from registration.domain.json_schema import inadmissible, incompatibilities
+from registration.domain.json_schema import canonical, inadmissible, incompatibilities
 from registration.domain.names import clean_text
 from registration.domain.resources import Model
 
@@ -96,7 +95,7 @@ def decide_publish(
     newest = None if state is None else state.versions[-1]
     if (
         newest is not None
-        and _canonical(newest.definition) == _canonical(command.schema_)
+        and canonical(newest.definition) == canonical(command.schema_)
         and newest.title == title
     ):
         return []
@@ -128,7 +127,3 @@ def decide_publish(
 
 def _errors(found: Sequence[tuple[str, str]]) -> dict[str, Any]:
     return {"errors": [{"path": f"/schema{place}", "message": why} for place, why in found]}
-
-
-def _canonical(schema: Any) -> bytes:
-    return orjson.dumps(schema, option=orjson.OPT_SORT_KEYS)

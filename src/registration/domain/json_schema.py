@@ -79,6 +79,11 @@ _REFUSED = {
 }
 
 
+def canonical(value: Any) -> bytes:
+    """Return JSON as bytes that are the same whatever the order of its members."""
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+
+
 def inadmissible(schema: Any) -> list[Finding]:
     """Return why the registry does not admit a schema: JSON Pointers into it, each with a reason.
 
@@ -124,7 +129,7 @@ def violations(schema: Any, data: Any) -> list[Finding]:
         levels = _levels(data)
     except ValueError as error:
         return [("", str(error))]
-    checker = _checker(orjson.dumps(schema, option=orjson.OPT_SORT_KEYS))
+    checker = _checker(canonical(schema))
     if sum(map(mul, checker.checks, (sum(map(size, level)) for level in levels))) > MOST_WORK:
         return [("", "is too large for all that the schema checks at one place")]
     return [] if checker.fits(data) else checker.explain(data)

@@ -83,8 +83,9 @@ async def apply(connection: Connection, events: Sequence[RecordedEvent]) -> None
     known = {(tenant, its_id): _known(text) for tenant, its_id, text in await cursor.fetchall()}
     for recorded in told:
         key = (recorded.tenant, recorded.stream_id)
-        stamp = Stamp(recorded.version, recorded.recorded_at, recorded.meta["actor"])
-        known.setdefault(key, Encounter(recorded.stream_id)).apply(recorded.event, stamp)
+        known.setdefault(key, Encounter(recorded.stream_id)).apply(
+            recorded.event, Stamp.of(recorded)
+        )
     async with connection.cursor() as cursor:
         await cursor.executemany(_WRITE, [_row(tenant, known[tenant, i]) for tenant, i in keys])
 

@@ -73,8 +73,7 @@ async def apply(connection: Connection, events: Sequence[RecordedEvent]) -> None
     due_at = {}
     for recorded in told:
         key = (recorded.tenant, recorded.stream_id)
-        stamp = Stamp(recorded.version, recorded.recorded_at, recorded.meta["actor"])
-        states[key] = evolve(states.get(key, _BLANK), recorded.event, stamp)
+        states[key] = evolve(states.get(key, _BLANK), recorded.event, Stamp.of(recorded))
         due_at[key] = due(states[key], recorded.recorded_at)
     async with connection.cursor() as cursor:
         await cursor.executemany(
