@@ -151,14 +151,12 @@ def _placed(error: DomainError, at: str) -> DomainError:
 
 def _mutation(said: Mapping[str, Any], context: Context) -> Mutation:
     """Return what one member of the array states; what it cannot mean goes with it."""
-    found = Mutation(said["clientMutationId"])
+    found = Mutation(said["clientMutationId"], aggregate_id=_uuid_or_none(said.get("aggregateId")))
     try:
-        # told apart first: the others' order does not depend on what else is wrong with it
-        its_id = mutation_id(_uuid(found.said_id), context.now)
+        # told apart first: what waits for it does not depend on what else is wrong with it
         operation = _operation(said.get("operation"))
-        found = found._replace(
-            id=its_id, aggregate_id=_uuid_or_none(said.get("aggregateId")), operation=operation
-        )
+        found = found._replace(operation=operation)
+        found = found._replace(id=mutation_id(_uuid(found.said_id), context.now))
         return found._replace(command=_command(_validated(QueuedMutation, said), operation))
     except DomainError as error:
         return found._replace(error=error)
