@@ -42,6 +42,7 @@ _PATIENCE = 0.6
 
 _SHOWABLE = re.compile(r"[!-~]{1,64}", re.ASCII)
 _CREATES_WITH = ("id", "clientMutationId")
+_OPERATIONS = {operation.value: operation for operation in Operation}
 _ROUTES = {route.operation: route for route in COMMAND_ROUTES}
 
 
@@ -151,13 +152,18 @@ def _placed(error: DomainError, at: str) -> DomainError:
 
 def _mutation(said: Mapping[str, Any], context: Context) -> Mutation:
     """Return what one member of the array states; what it cannot mean goes with it."""
-    found = Mutation(said["clientMutationId"], aggregate_id=_uuid_or_none(said.get("aggregateId")))
+    # what waits for it does not depend on what else is wrong with it
+    found = Mutation(
+        said["clientMutationId"],
+        operation=_OPERATIONS.get(str(said.get("operation"))),
+        aggregate_id=_uuid_or_none(said.get("aggregateId")),
+    )
     try:
-        # told apart first: what waits for it does not depend on what else is wrong with it
-        operation = _operation(said.get("operation"))
-        found = found._replace(operation=operation)
         found = found._replace(id=mutation_id(_uuid(found.said_id), context.now))
-        return found._replace(command=_command(_validated(QueuedMutation, said), operation))
+        if found.operation is None:
+            raise invalid("/operation", "is no operation of the policy table")
+        queued: QueuedMutation = _validated(QueuedMutation, said)
+        return found._replace(command=_command(queued, found.operation))
     except DomainError as error:
         return found._replace(error=error)
 
@@ -174,13 +180,6 @@ def _uuid_or_none(value: Any) -> UUID | None:
         return UUID(value) if isinstance(value, str) else None
     except ValueError:
         return None
-
-
-def _operation(name: Any) -> Operation:
-    try:
-        return Operation(name)
-    except ValueError:
-        raise invalid("/operation", "is no operation of the policy table") from None
 
 
 def _command(queued: QueuedMutation, operation: Operation) -> Command:
