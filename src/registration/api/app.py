@@ -39,13 +39,14 @@ from registration.api.observe import Observed, stderr_log
 from registration.api.openapi import document
 from registration.api.problems import problem
 from registration.api.reading import reader_of
-from registration.api.requests import Services, services, utc_now, validation_failed
+from registration.api.requests import Services, services, utc_now
 from registration.api.shortcut import Shortcut
 from registration.command import Refusal
 from registration.domain.contract import Operation
 from registration.domain.encounter import Encounter
 from registration.domain.errors import DomainError
 from registration.domain.patient_resource import Patient
+from registration.domain.validation import validation_failed
 from registration.eventstore import database
 from registration.eventstore.store import (
     EventStore,

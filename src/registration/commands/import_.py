@@ -448,7 +448,9 @@ def _payload(mapped: Mapped) -> RegisterPatient:
     try:
         return RegisterPatient.model_validate(mapped.said)
     except ValidationError as error:
-        from registration.api.requests import validation_failed  # brings FastAPI: half a second
+        from registration.domain.validation import (
+            validation_failed,  # brings FastAPI: half a second
+        )
 
         raise validation_failed(error.errors(include_input=False, include_url=False)) from None
 
