@@ -1,1 +1,1 @@
-"""x."""
+"""The offline-first client of the service."""
