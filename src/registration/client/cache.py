@@ -1,6 +1,6 @@
 """The service's records as pulls brought them, apart for each scope that somebody here may see."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -46,12 +46,6 @@ class Cache:
             (self.scope, kind, str(its_id)),
         )
         return None if row is None else _record(row)
-
-    def patients(self) -> Iterator[str]:
-        """Yield the id of every patient."""
-        query = "SELECT id FROM record WHERE scope = ? AND kind = ? ORDER BY id"
-        for (its_id,) in self._store.all(query, (self.scope, PATIENT)):
-            yield its_id
 
     def encounters_of(self, patient_id: UUID) -> list[str]:
         """Return the ids of a patient's encounters."""

@@ -26,7 +26,7 @@ class StoreBusy(ClientError):
 
 
 class CannotOpen(ClientError):
-    """The file cannot be used: wrong passphrase, no such cipher, a newer version, another device."""
+    """The file cannot be used: wrong passphrase, no cipher, a newer version, another device."""
 
 
 class InvalidToken(ClientError):

@@ -35,7 +35,8 @@ class Mutation:
     ``number`` names it on this device for good; ``id`` is its clientMutationId, which changes only
     while the service cannot have it. ``doubtful``: it was sent, and no answer came. ``version`` and
     ``position`` are the service's answer once it is applied, ``pulled`` says that a pull brought
-    it. ``problem`` is why it was refused, ``reason`` why somebody discarded it.
+    it. ``own_at``: the device chose the instant in the payload; ``uncertain``: it did not know yet
+    how far its clock is off. ``problem`` is why it was refused, ``reason`` why somebody discarded it.
     """
 
     number: int
@@ -53,6 +54,7 @@ class Mutation:
     made_at: datetime
     facility: str | None
     own_at: bool
+    uncertain: bool
     state: State
     doubtful: bool
     version: int | None
@@ -85,8 +87,8 @@ class Mutation:
 
 COLUMNS = (
     "number, id, subject, operation, kind, aggregate_id, patient_id, entry, payload, base_version,"
-    " after_id, supersedes, made_at, facility, own_at, state, doubtful, version, position, pulled,"
-    " problem, reason, superseded_by, settled_at"
+    " after_id, supersedes, made_at, facility, own_at, uncertain, state, doubtful, version,"
+    " position, pulled, problem, reason, superseded_by, settled_at"
 )
 """The columns of the table, in the order of the members."""
 
@@ -95,8 +97,8 @@ def from_row(row: tuple[Any, ...]) -> Mutation:
     """Return the mutation of a row with :data:`COLUMNS`."""
     (
         number, its_id, subject, operation, kind, aggregate_id, patient_id, entry, payload,
-        base_version, after, supersedes, made_at, facility, own_at, state, doubtful, version,
-        position, pulled, problem, reason, superseded_by, settled_at,
+        base_version, after, supersedes, made_at, facility, own_at, uncertain, state, doubtful,
+        version, position, pulled, problem, reason, superseded_by, settled_at,
     ) = row  # fmt: skip
     return Mutation(
         number=number,
@@ -114,6 +116,7 @@ def from_row(row: tuple[Any, ...]) -> Mutation:
         made_at=datetime.fromisoformat(made_at),
         facility=facility,
         own_at=bool(own_at),
+        uncertain=bool(uncertain),
         state=State(state),
         doubtful=bool(doubtful),
         version=version,

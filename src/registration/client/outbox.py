@@ -48,9 +48,27 @@ class Outbox:
             return list(self._where("TRUE"))
         return list(self._where("subject = ?", subject))
 
-    def queued(self, subject: str) -> list[Mutation]:
-        """Return what a person's next push has to send, in the order of the ids."""
-        return list(self._where("state = 'queued' AND subject = ?", subject, order="id"))
+    def queued(self, subject: str, most: int = -1) -> list[Mutation]:
+        """Return what a person's next pushes have to send, in the order of the ids."""
+        found = self._where("state = 'queued' AND subject = ?", subject, order=f"id LIMIT {most}")
+        return list(found)
+
+    def last_queued(self, subject: str) -> UUID | None:
+        """Return the greatest id that a person has queued."""
+        row = self._store.one(
+            "SELECT max(id) FROM mutation WHERE state = 'queued' AND subject = ?", (subject,)
+        )
+        return None if row is None or row[0] is None else UUID(row[0])
+
+    def doubtful(self, subject: str) -> list[Mutation]:
+        """Return what is queued and may be in all the same, in the order of the ids."""
+        return list(
+            self._where("state = 'queued' AND doubtful = 1 AND subject = ?", subject, order="id")
+        )
+
+    def uncertain(self) -> list[Mutation]:
+        """Return what is queued since before the device knew how far its clock is off."""
+        return list(self._where("state = 'queued' AND uncertain = 1"))
 
     def not_pulled(self, subject: str, aggregate_id: UUID) -> list[Mutation]:
         """Return a person's mutations of a record that its pulled state does not hold yet."""
@@ -72,10 +90,9 @@ class Outbox:
         found = self._where(f"{_OPEN} AND subject = ? AND patient_id = ?", subject, str(patient_id))
         return [mutation.aggregate_id for mutation in found]
 
-    def applied_not_pulled(self, subject: str, aggregate_id: UUID | None = None) -> list[Mutation]:
-        """Return what is applied and no pull brought yet, of one record or of all."""
-        found = self._where("state = 'applied' AND pulled = 0 AND subject = ?", subject)
-        return [each for each in found if aggregate_id in (None, each.aggregate_id)]
+    def applied_not_pulled(self, subject: str) -> list[Mutation]:
+        """Return what is applied and no pull brought yet."""
+        return list(self._where("state = 'applied' AND pulled = 0 AND subject = ?", subject))
 
     def in_review(self, subject: str) -> list[Mutation]:
         """Return what waits for a person, in the order of the ids."""

@@ -78,7 +78,7 @@ def entry_of(operation: Operation, entry: UUID | str | None) -> UUID | str | Non
 
 def instant(at: datetime) -> str:
     """Return an instant as the wire has it."""
-    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def _named(entry: Any, new_id: Callable[[], UUID]) -> Any:

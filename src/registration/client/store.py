@@ -48,6 +48,7 @@ CREATE TABLE mutation (
     made_at       TEXT NOT NULL,
     facility      TEXT,
     own_at        INTEGER NOT NULL,
+    uncertain     INTEGER NOT NULL,
     state         TEXT NOT NULL,
     doubtful      INTEGER NOT NULL DEFAULT 0,
     version       INTEGER,
@@ -60,7 +61,8 @@ CREATE TABLE mutation (
 );
 CREATE INDEX mutation_open ON mutation (subject, aggregate_id, number)
  WHERE state = 'queued' OR (state = 'applied' AND pulled = 0);
-CREATE INDEX mutation_state ON mutation (state, subject, id) WHERE state <> 'applied';
+CREATE INDEX mutation_state ON mutation (state, subject, id);
+CREATE INDEX mutation_not_pulled ON mutation (subject) WHERE state = 'applied' AND pulled = 0;
 CREATE INDEX mutation_after ON mutation (after_id) WHERE after_id IS NOT NULL;
 CREATE TABLE word (
     owner   TEXT NOT NULL,
@@ -162,7 +164,8 @@ class Store:
     def remember(self, name: str, value: str) -> None:
         """Keep a value under a name."""
         self.run(
-            "INSERT INTO meta VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+            "INSERT INTO meta VALUES (?, ?)"
+            " ON CONFLICT (name) DO UPDATE SET value = excluded.value",
             (name, value),
         )
 
