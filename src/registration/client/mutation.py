@@ -36,7 +36,8 @@ class Mutation:
     while the service cannot have it. ``doubtful``: it was sent, and no answer came. ``version`` and
     ``position`` are the service's answer once it is applied, ``pulled`` says that a pull brought
     it. ``own_at``: the device chose the instant in the payload; ``uncertain``: it did not know yet
-    how far its clock is off. ``problem`` is why it was refused, ``reason`` why somebody discarded it.
+    how far its clock is off. ``problem`` is why the service refused it, ``reason`` why somebody
+    discarded it.
     """
 
     number: int

@@ -175,7 +175,12 @@ class Outbox:
 
     def retime(self, mutation: Mutation, made_at: datetime, payload: Mapping[str, Any]) -> None:
         """Correct when an unsent mutation was made."""
-        self._update(mutation, made_at=made_at.isoformat(), payload=orjson.dumps(payload).decode())
+        self._update(
+            mutation,
+            made_at=made_at.isoformat(),
+            payload=orjson.dumps(payload).decode(),
+            uncertain=0,
+        )
 
     def _update(self, mutation: Mutation, **columns: Any) -> None:
         names = ", ".join(f"{name} = ?" for name in columns)
