@@ -42,6 +42,7 @@ from registration.api.push import push
 from registration.api.reading import reader_of
 from registration.api.requests import Services, services, utc_now
 from registration.api.shortcut import Shortcut
+from registration.api.stopping import told_to_stop
 from registration.command import Refusal
 from registration.domain.contract import Operation
 from registration.domain.encounter import Encounter
@@ -58,6 +59,7 @@ from registration.gate import Gate
 from registration.memory import collect_seldom
 from registration.portraits import Portraits
 from registration.settings import Settings
+from registration.sync.positions import Positions
 from registration.sync.push import Pusher
 
 _TIDY_SECONDS = 600.0
@@ -151,7 +153,7 @@ def _lifespan(settings: Settings, clock: Callable[[], datetime] | None) -> Any:
         views = database.pool(url, name="views", size=8)
         await store.open()
         await views.open()
-        gate = Gate(store)
+        gate, positions = Gate(store), Positions(views)
         app.state.services = Services(
             settings,
             store,
@@ -161,13 +163,15 @@ def _lifespan(settings: Settings, clock: Callable[[], datetime] | None) -> Any:
             clock or utc_now,
             Portraits(views),
             Pusher(gate),
+            positions,
             app.state.metrics,
         )
         app.openapi()
         tidying = asyncio.create_task(_tidy(store))
         collect_seldom()
         try:
-            yield
+            with told_to_stop(positions.close):
+                yield
         finally:
             tidying.cancel()
             await store.close()

@@ -30,6 +30,7 @@ from registration.eventstore.store import EventStore
 from registration.gate import Gate
 from registration.portraits import Portraits
 from registration.settings import Settings
+from registration.sync.positions import Positions
 from registration.sync.push import Pusher
 
 Payload = TypeVar("Payload", bound=Model)
@@ -56,6 +57,7 @@ class Services:
     clock: Callable[[], datetime]
     portraits: Portraits
     pusher: Pusher
+    positions: Positions
     metrics: Metrics
 
 
@@ -294,5 +296,7 @@ Reader = Annotated[Caller, Depends(_with_scope("patient:read"))]
 """A caller who may read patients; a dependency of FastAPI routes."""
 EncounterReader = Annotated[Caller, Depends(_with_scope("encounter:read"))]
 """A caller who may read encounters."""
+Syncer = Annotated[Caller, Depends(_with_scope("sync"))]
+"""A device that synchronises."""
 AnyCaller = Annotated[Caller, Depends(authenticated)]
 """A caller with a valid token, whatever its scopes."""

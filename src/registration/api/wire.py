@@ -253,6 +253,26 @@ class PushAnswer(Answer):
     results: list[MutationResult]
 
 
+class PulledRecord(Answer):
+    """A record as it is now, or (``deleted``, without a body) that it left the scope."""
+
+    kind: Literal["patient", "encounter", "extension_schema", "policy"]
+    id: UUID
+    version: int
+    position: int
+    deleted: Literal[True] | None = None
+    body: dict[str, Any] | None = None
+
+
+class PullAnswer(Answer):
+    """A page of changes; ``position`` is how far the feed stands."""
+
+    items: list[PulledRecord]
+    cursor: str
+    more: bool
+    position: int
+
+
 class ProblemDetails(BaseModel):
     """RFC 9457 problem details with this service's code; some codes carry further members."""
 
