@@ -12,7 +12,7 @@ def test_smoke(site, device):
     device.set_consent(v.id, "research", GRANTED)
     print(e.body)
     print([x.id for x in device.search("okoro")])
-    r = device.push()
+    r = device.sync()
     print(r, site.slept, [r.headers for r in site.network.seen][-1])
     print(told(device.history()), [m.problem for m in device.history()])
     print(device.review())
