@@ -21,8 +21,6 @@ from registration.api.requests import (
     mutation_id,
     read_body,
     services,
-    validated,
-    validation_failed,
 )
 from registration.command import Command, require_scope
 from registration.domain.commands import KEY, LONGEST_NAME
@@ -31,6 +29,7 @@ from registration.domain.contract import Offline, Operation, rules_for
 from registration.domain.errors import DomainError, invalid
 from registration.domain.handlers import HANDLERS, Handler
 from registration.domain.resources import Model
+from registration.domain.validation import validated, validation_failed
 from registration.sync.push import Mutation, Result
 
 MOST_MUTATIONS = 500
