@@ -16,6 +16,7 @@ from registration.commands import (
     retention,
     sample,
     serve,
+    simulate,
     token,
     verify,
 )
@@ -25,7 +26,7 @@ from registration.eventstore.migrations import MigrationError
 __all__ = ["COMMANDS", "app", "main"]
 
 # Importing a module registers its command; a new one is added here.
-COMMANDS = (serve, token, migrate, readmodels, retention, verify, import_, sample, demo)
+COMMANDS = (serve, token, migrate, readmodels, retention, verify, import_, sample, demo, simulate)
 
 EXPECTED_ERRORS = (
     AlreadyServing,
