@@ -3,6 +3,7 @@
 import gzip
 import itertools
 import random
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any, ClassVar
 from uuid import UUID, uuid4
@@ -115,6 +116,18 @@ def test_a_create_whose_answer_was_lost_online_and_that_is_pushed_then_is_one_cr
     assert desk.post("/v1/patients", body).status_code == 201
 
     assert outcome(desk, mutation) == [("duplicate", "applied", 1)]
+
+
+def test_the_same_push_eight_times_at_once_is_done_once(desk: Desk):
+    """Given a lost answer, when the device sends again and again without waiting, then: once."""
+    mutations = [mutation for _ in range(5) for mutation in visit(new_id())]
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: push(desk, *mutations), range(8)))
+
+    told = [[result["status"] for result in results] for results in zip(*answers, strict=True)]
+    assert [sorted(statuses) for statuses in told] == [["applied"] + ["duplicate"] * 7] * 25
+    versions = [{result["version"] for result in results} for results in zip(*answers, strict=True)]
+    assert versions == [{version} for version in (1, 2, 1, 1, 2)] * 5
 
 
 def test_an_edit_on_a_stale_version_is_a_conflict_that_shows_both_sides(desk: Desk):
@@ -397,6 +410,32 @@ class TestEachStandsOrFallsAlone:
         taken = registration(identifiers=[{"system": CARD, "value": "4711"}])
 
         assert outcome(desk, taken, retired) == [("applied", 2), ("applied", 1)]
+
+
+def test_a_schema_that_moved_on_meanwhile_still_takes_what_was_made_under_its_old_version(
+    desk: Desk,
+):
+    admin = desk.service.desk(desk.tenant, role="admin")
+    name = f"survey-{new_id().hex[:8]}"
+    versions = f"/v1/extension-schemas/{name}/versions"
+    succeeded(admin.post(versions, {"schema": {"type": "object"}}))
+    patient = desk.given_patient()
+    queue = [
+        queued(
+            "patient.set_extension",
+            patient["id"],
+            {"schemaVersion": number, "data": {}},
+            entry=name,
+            base_version=0,
+        )
+        for number in (1, 3)
+    ]
+    said = {"schema": {"type": "array"}, "compatibility": "none"}
+    succeeded(admin.post(versions, said))
+
+    assert outcome(desk, *queue) == [("applied", 1), ("conflict", "OPTIMISTIC_LOCK_CONFLICT")]
+    later = {**queue[1], "clientMutationId": str(new_id()), "baseVersion": 1}
+    assert outcome(desk, later) == [("rejected", "EXTENSION_INVALID")]
 
 
 class TestOffline:
