@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
+import orjson
 import psycopg
 import pytest
 from tests.eventstore.given import (
@@ -30,6 +31,7 @@ from registration.eventstore.records import (
     VersionConflict,
 )
 from registration.eventstore.store import (
+    FORGOTTEN_IN_TIME,
     MAX_BATCH,
     EventStore,
     Lane,
@@ -226,15 +228,15 @@ def test_a_refusal_is_kept_until_its_time_has_passed(database_url: str) -> None:
     async def scenario(store: EventStore) -> None:
         key = uuid4()
         stream = uuid4()
-        refusal = request(stream=stream, key=key, body=BODY, status=409)
+        refusal = request(stream=stream, key=key, body=BODY, status=FORGOTTEN_IN_TIME)
         assert await store.append(TENANT, refusal) == Stored(0, NOON)
         assert await store.head(TENANT) == 0
-        again = Outcome(None, 409, stream, 0, 0, BODY, NOON, late=False)
+        again = Outcome(None, FORGOTTEN_IN_TIME, stream, 0, 0, BODY, NOON, late=False)
         assert await store.append(TENANT, request(registered(), key=key)) == again
         clock.now = NOON + TTL - timedelta(seconds=1)
         assert await store.append(TENANT, request(registered(), key=key)) == again
         assert (await store.load(LoadRequest(TENANT, None, key=key))).outcome == Outcome(
-            UUID(int=1), 409, stream, 0, 0, BODY, NOON, late=False
+            UUID(int=1), FORGOTTEN_IN_TIME, stream, 0, 0, BODY, NOON, late=False
         )
 
         clock.now = NOON + TTL
@@ -267,15 +269,41 @@ def test_old_refusals_are_forgotten(database_url: str) -> None:
     clock = Clock()
 
     async def scenario(store: EventStore) -> None:
-        await store.append(TENANT, request(key=uuid4(), body=BODY, status=409))
+        await store.append(TENANT, request(key=uuid4(), body=BODY, status=FORGOTTEN_IN_TIME))
         await stored(store, registered(), key=uuid4())
         clock.now = NOON + TTL / 2
         kept = uuid4()
-        await store.append(TENANT, request(key=kept, body=BODY, status=409))
+        await store.append(TENANT, request(key=kept, body=BODY, status=FORGOTTEN_IN_TIME))
         clock.now = NOON + TTL
         assert await store.forget_refusals() == 1
         assert len(await outcomes(database_url)) == 2
         assert kept in await outcomes(database_url)
+
+    run(database_url, scenario, clock=clock)
+
+
+def test_that_a_queued_write_was_refused_is_kept_for_good_and_what_it_held_is_not(
+    database_url: str,
+) -> None:
+    clock = Clock()
+
+    async def scenario(store: EventStore) -> None:
+        key = uuid4()
+        body = b'{"code": "IDENTIFIER_CONFLICT", "detail": "Ada", "extra": {"patientId": "7"}}'
+        await store.append(TENANT, request(key=key, body=body, status=1))
+        clock.now = NOON + 1000 * TTL
+
+        assert [await store.forget_refusals() for _ in range(2)] == [1, 0]
+        found = (await store.load(LoadRequest(TENANT, None, key=key))).outcome
+        assert found is not None
+        assert found.body is not None
+        assert orjson.loads(found.body) == {
+            "code": "IDENTIFIER_CONFLICT",
+            "detail": "It was refused before; what else was said is forgotten.",
+            "extra": {},
+        }
+        assert isinstance(await store.append(TENANT, request(registered(), key=key)), Outcome)
+        assert await store.head(TENANT) == 0
 
     run(database_url, scenario, clock=clock)
 
@@ -302,7 +330,7 @@ def test_each_request_of_a_call_has_its_own_outcome(database_url: str) -> None:
             request(registered(), key=key),
             request(registered(), key=uuid4(), take=[MRN, ("urn:mrn", "2")]),
             request(next_of_kin(), stream=uuid4(), version=4),
-            request(key=uuid4(), body=BODY, status=409),
+            request(key=uuid4(), body=BODY, status=FORGOTTEN_IN_TIME),
             request(next_of_kin(), stream=holder, version=1, give=[MRN]),
             request(registered(), key=key, fingerprint=uuid4()),
         ]
