@@ -1,4 +1,4 @@
-"""Devices, people and faults, all decided by a seed: the truth comes out whole, whatever happens."""
+"""Devices, people and faults, all decided by a seed: the truth comes out whole."""
 
 from collections.abc import Iterator
 
