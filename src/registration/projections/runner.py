@@ -69,6 +69,9 @@ from registration.projections.registry import READ_MODELS, ReadModel
 log = logging.getLogger(__name__)
 
 _STANDBY = 0.5
+_QUIET = 5.0
+_SELDOM = 2.5
+"""After so many quiet seconds the next look comes so many times later."""
 
 
 async def run_forever(
@@ -81,7 +84,8 @@ async def run_forever(
     """Feed every read model, as leader or in waiting, until ``stop`` is set.
 
     Creates what is missing, rebuilds what another version of the program made, and gets over a
-    database that goes away. An idle leader looks at the log's heads every ``poll`` seconds.
+    database that goes away. An idle leader looks at the log's heads every ``poll`` seconds, and
+    after some quiet seconds every 2.5 ``poll``.
     """
     async with asyncio.TaskGroup() as rebuilds:
         runner = _Runner(url, models, poll, stop or asyncio.Event(), rebuilds)
@@ -129,6 +133,7 @@ class _Runner:
         self._locked: set[str] = set()
         self._led: dict[str, _Led] = {}
         self._next_try = 0.0
+        self._fed_at = 0.0
         self._patience = 0.0
 
     async def run(self) -> None:
@@ -156,7 +161,13 @@ class _Runner:
                 self._patience = 0.0
                 if not more:
                     # also after a batch: many small ones cost several times one of their size
-                    await self._pause(self._poll if self._led else _STANDBY)
+                    await self._pause(self._until_next_look())
+
+    def _until_next_look(self) -> float:
+        if not self._led:
+            return _STANDBY
+        is_quiet = asyncio.get_running_loop().time() > self._fed_at + _QUIET
+        return self._poll * _SELDOM if is_quiet else self._poll
 
     async def _lead_what_is_free(self) -> None:
         now = asyncio.get_running_loop().time()
@@ -196,6 +207,7 @@ class _Runner:
             read = dict(group[0].positions)
             if slices := divide(heads, read):
                 others = frozenset.intersection(*(led.unwanted for led in group))
+                self._fed_at = asyncio.get_running_loop().time()
                 await self._take(group, await read_slices(self._connection, slices, others))
                 more = more or any(read.get(tenant, 0) < head for tenant, head in heads.items())
         return more
