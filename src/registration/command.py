@@ -23,8 +23,10 @@ class Command(NamedTuple):
     ``said`` is the payload as the client's JSON had it (without ``id`` and ``clientMutationId``):
     with operation, target and version it is what makes two requests the same. ``entry`` is the id
     or key of the entry that it is about. ``key`` is the Idempotency-Key or the clientMutationId,
-    ``version`` what ``If-Match`` or ``baseVersion`` said. ``beforehand`` is told the events that
-    were decided, and done, before they are stored: it keeps what they refer to.
+    ``version`` what ``If-Match`` or ``baseVersion`` said, ``after`` the caller's own mutation that
+    this one builds on, ``supersedes`` the one that it replaces. ``offline``: it comes through
+    ``push``. ``beforehand`` is told the events that were decided, and done, before they are stored:
+    it keeps what they refer to.
     """
 
     operation: Operation
@@ -35,6 +37,9 @@ class Command(NamedTuple):
     version: int | None = None
     key: str | None = None
     mutation_id: UUID | None = None
+    after: UUID | None = None
+    supersedes: UUID | None = None
+    offline: bool = False
     beforehand: Callable[[Sequence[Event]], Awaitable[None]] | None = None
 
 
@@ -112,6 +117,12 @@ def attempt_of(command: Command, context: Context) -> Attempt:
         metadata["clientMutationId"] = str(command.mutation_id)
     elif command.key is not None:
         metadata["idempotencyKey"] = command.key
+    if command.version is not None:
+        metadata["baseVersion"] = command.version
+    if command.after is not None:
+        metadata["afterMutation"] = str(command.after)
+    if command.supersedes is not None:
+        metadata["supersedes"] = str(command.supersedes)
     return Attempt(
         command,
         context,
@@ -125,15 +136,13 @@ def attempt_of(command: Command, context: Context) -> Attempt:
 
 
 def _fingerprint(command: Command) -> UUID:
-    return key_hash(
-        orjson.dumps(
-            [
-                command.operation,
-                command.aggregate_id,
-                command.entry,
-                command.version,
-                command.said,
-            ],
-            option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS,
-        )
-    )
+    parts = [
+        command.operation,
+        command.aggregate_id,
+        command.entry,
+        command.version,
+        command.said,
+    ]
+    if command.after is not None:
+        parts.append(command.after)
+    return key_hash(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS))

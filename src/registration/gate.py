@@ -16,6 +16,7 @@ import orjson
 from registration.command import Attempt, Command, Refusal, Reply, attempt_of, require_scope
 from registration.domain.aggregate import Aggregate, Stamp
 from registration.domain.context import Context
+from registration.domain.contract import Offline, rule_for
 from registration.domain.errors import DomainError, not_found
 from registration.domain.events import Event
 from registration.domain.handlers import added_entry, claims
@@ -27,12 +28,14 @@ from registration.eventstore.records import (
     KeyReused,
     NewEvent,
     Outcome,
+    RecordedEvent,
     Stored,
     VersionConflict,
     event_digest,
+    key_hash,
 )
 from registration.eventstore.store import LATEST, EventStore, LoadRequest
-from registration.versions import check_version
+from registration.versions import check_version, mutation_of
 
 MOST_RACES = 20
 """Times that a command is decided again because another process moved its stream meanwhile."""
@@ -84,7 +87,7 @@ class Gate:
         """
         attempt = attempt_of(command, context)
         require_scope(context.scopes, attempt.rule.scope)
-        if attempt.rule.needs_version and command.version is None:
+        if attempt.rule.needs_version and command.version is None and command.after is None:
             raise Refusal(DomainError("VERSION_REQUIRED", "State the version that you have seen."))
         async with self._turn((context.tenant, attempt.aggregate_id)):
             return await self._carry_out(attempt)
@@ -120,6 +123,7 @@ class Gate:
 
     async def _create(self, attempt: Attempt) -> Reply | None:
         blank = attempt.handler.aggregate(attempt.aggregate_id)
+        await self._require_dependency(attempt, ())
         related = await self._related(attempt)
         events = attempt.decide(blank, related)
         reply = await self._append(attempt, blank, events, related)
@@ -151,8 +155,27 @@ class Gate:
             if loaded.events:
                 raise _id_taken()
             seen = kind(attempt.aggregate_id)
+        await self._require_dependency(attempt, loaded.events)
         check_version(attempt, loaded.events, seen, related)
-        return await self._append(attempt, seen, attempt.decide(seen, related), related)
+        events = attempt.decide(seen, related)
+        _require_confirmation(attempt, seen)
+        return await self._append(attempt, seen, events, related)
+
+    async def _require_dependency(self, attempt: Attempt, history: Sequence[RecordedEvent]) -> None:
+        """Raise ``DEPENDENCY_FAILED`` unless the mutation that this one builds on was applied."""
+        after = attempt.command.after
+        actor = attempt.context.actor
+        if after is None or any(
+            mutation_of(record.meta) == str(after) and record.meta["actor"] == actor
+            for record in reversed(history)
+        ):
+            return
+        # it was about another record, or changed nothing: then its outcome alone knows of it
+        known = await self._store.load(
+            LoadRequest(attempt.context.tenant, None, key_hash(actor, str(after)))
+        )
+        if known.outcome is None or known.outcome.body is not None:
+            raise DomainError("DEPENDENCY_FAILED", "What this builds on was not applied.")
 
     async def _related(self, attempt: Attempt) -> Aggregate[Any] | None:
         """Return the other aggregate that the decision looks at; ``None`` where there is none."""
@@ -240,14 +263,30 @@ class Gate:
         """Answer as the first request was answered; after the time to live, with what is now."""
         if outcome.body is not None:
             raise _stored_refusal(outcome, attempt)
-        until = LATEST if outcome.late else outcome.version
+        # a device is told what its mutation made, however late; others get what is there now
+        latest = outcome.late and not attempt.command.offline
+        until = LATEST if latest else outcome.version
         loaded = await self._store.load(
             LoadRequest(attempt.context.tenant, outcome.stream_id, until=until)
         )
         then = attempt.handler.aggregate(outcome.stream_id, loaded.events)
         made = [record.event for record in loaded.events if record.version == outcome.version]
-        position = loaded.events[-1].position if outcome.late else outcome.position
+        position = loaded.events[-1].position if latest else outcome.position
         return _reply(attempt, then, position, made, replayed=True)
+
+
+def _require_confirmation(attempt: Attempt, seen: Aggregate[Any]) -> None:
+    """Raise ``ONLINE_CONFIRMATION_REQUIRED`` for what a person has to say again online."""
+    case = attempt.handler.case
+    if not attempt.command.offline or case is None:
+        return
+    rule = rule_for(attempt.command.operation, case(seen.state, attempt.command.payload))
+    if rule.offline is Offline.ONLINE_CONFIRMATION:
+        raise DomainError(
+            "ONLINE_CONFIRMATION_REQUIRED",
+            "A person has to confirm this with a direct request.",
+            {"confirmVersion": seen.version},
+        )
 
 
 def _new_events(attempt: Attempt, events: Sequence[Event], version: int) -> list[NewEvent]:

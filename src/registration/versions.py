@@ -1,18 +1,21 @@
 """When a stated version is stale, and what the refusal tells a human to look at again.
 
 Stale means: an event after that version touches what the command touches (the conflict table's
-``collides``), not merely that some event came after.
+``collides``), not merely that some event came after. What the caller's own device did before is no
+surprise to it: a mutation that says ``afterMutation`` was made with those changes on the screen.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import orjson
 
 from registration.command import Attempt
 from registration.domain.aggregate import Aggregate, Part, Stamp
+from registration.domain.contract import Operation
 from registration.domain.errors import DomainError
 from registration.domain.events import Event
+from registration.domain.handlers import HANDLERS
 from registration.eventstore.records import RecordedEvent
 
 
@@ -24,17 +27,25 @@ def check_version(
 ) -> None:
     """Raise ``OPTIMISTIC_LOCK_CONFLICT`` where the stated version is stale for this command.
 
-    Stale means: an event after it touches what the command touches. What has a version of its own
-    (a consent flag, an extension instance) counts its own changes, and 0 says: not there.
+    What has a version of its own (a consent flag, an extension instance) counts its own changes,
+    and 0 says: not there. Raises ``VERSION_REQUIRED`` where ``afterMutation`` does not tell what
+    the caller had seen of others.
     """
     stated = attempt.command.version
     current = _subject(attempt, now)
-    if stated is None or stated == (current.version if current is not None else 0):
+    if stated is None and not attempt.rule.needs_version:
+        return
+    if stated == (current.version if current is not None else 0):
         return
     steps = _steps(attempt, history)
+    if stated is None:
+        stated = _base_of_chain(attempt, history, steps)
     known = (stated > 0 or attempt.handler.part is not None) and stated <= len(steps)
     later = steps[stated:] if known else []
-    colliding = [step for step in later if _collides(attempt, step[1].event)]
+    own = _own_before(attempt)
+    colliding = [
+        step for step in later if _collides(attempt, step[1].event) and not own(step[1].meta)
+    ]
     if known and not colliding:
         return
     extra: dict[str, Any] = {
@@ -62,6 +73,56 @@ def check_version(
         "The record changed since the version that you state; review both and send again.",
         orjson.loads(orjson.dumps(extra, option=orjson.OPT_UTC_Z)),
     )
+
+
+def mutation_of(meta: Mapping[str, Any]) -> str | None:
+    """Return the mutation that made an event, whichever way it came; ``None`` for none."""
+    return meta.get("clientMutationId") or meta.get("idempotencyKey")
+
+
+def _own_before(attempt: Attempt) -> Callable[[Mapping[str, Any]], bool]:
+    """Tell the events that this device made before, up to the mutation that this one builds on."""
+    if attempt.command.after is None:
+        return lambda _meta: False
+    until, context = str(attempt.command.after), attempt.context
+
+    def is_own(meta: Mapping[str, Any]) -> bool:
+        if meta["actor"] != context.actor:
+            return False
+        earlier = (
+            meta.get("client") == context.client and meta.get("clientMutationId", "~") <= until
+        )
+        return earlier or mutation_of(meta) == until
+
+    return is_own
+
+
+def _base_of_chain(
+    attempt: Attempt,
+    history: Sequence[RecordedEvent],
+    steps: Sequence[tuple[int, RecordedEvent]],
+) -> int:
+    """Return the version that the chain of own mutations started from.
+
+    It is that of the create that the chain goes back to, or the ``baseVersion`` that one of its
+    mutations stated. The version that the last one left would hide what others did before it.
+    """
+    made = {mutation_of(record.meta): record for record in reversed(history)}
+    made.pop(None, None)
+    link = made.get(str(attempt.command.after))
+    base = None
+    while base is None and link is not None and link.meta["actor"] == attempt.context.actor:
+        if HANDLERS[Operation(link.meta["operation"])].part is None:
+            base = link.meta.get("baseVersion")
+        link = made.get(link.meta.get("afterMutation"))
+    if base is None and _own_before(attempt)(history[0].meta):
+        base = 1  # this device made the record
+    if base is None:
+        raise DomainError(
+            "VERSION_REQUIRED",
+            "afterMutation does not tell what you had seen: state baseVersion too.",
+        )
+    return sum(record.version <= base for _, record in steps)
 
 
 def _subject(attempt: Attempt, seen: Aggregate[Any]) -> Aggregate[Any] | Part | None:

@@ -109,6 +109,7 @@ class TestHistory:
             "actor": "desk-1",
             "client": "tablet-7",
             "clientMutationId": NOBODY,
+            "supersedes": None,
             "data": ADA
             | {
                 "names": patient["names"],
@@ -128,6 +129,7 @@ class TestHistory:
             "actor": "desk-1",
             "client": "tablet-7",
             "clientMutationId": None,
+            "supersedes": None,
             "data": {"nextOfKin": now["nextOfKin"][0]},
         }
 

@@ -38,9 +38,11 @@ from registration.api.metrics import Metrics
 from registration.api.observe import Observed, stderr_log
 from registration.api.openapi import document
 from registration.api.problems import problem
+from registration.api.push import push
 from registration.api.reading import reader_of
 from registration.api.requests import Services, services, utc_now, validation_failed
 from registration.api.shortcut import Shortcut
+from registration.api.stopping import told_to_stop
 from registration.command import Refusal
 from registration.domain.contract import Operation
 from registration.domain.encounter import Encounter
@@ -56,6 +58,8 @@ from registration.gate import Gate
 from registration.memory import collect_seldom
 from registration.portraits import Portraits
 from registration.settings import Settings
+from registration.sync.positions import Positions
+from registration.sync.push import Pusher
 
 _TIDY_SECONDS = 600.0
 _IN_A_PATH = "/:@!$&'()*+,;="
@@ -99,6 +103,7 @@ def _hot_routes() -> list[Route]:
     return [
         *map(_command_route, COMMAND_ROUTES),
         Route("/v1/patients/{id}", reader_of(Patient), methods=["GET"], name="patient.read"),
+        Route("/v1/sync/push", push, methods=["POST"], name="sync.push"),
     ]
 
 
@@ -147,20 +152,25 @@ def _lifespan(settings: Settings, clock: Callable[[], datetime] | None) -> Any:
         views = database.pool(url, name="views", size=8)
         await store.open()
         await views.open()
+        gate, positions = Gate(store), Positions(views)
         app.state.services = Services(
             settings,
             store,
-            Gate(store),
+            gate,
             _authenticator(settings),
             views,
             clock or utc_now,
             Portraits(views),
+            Pusher(gate),
+            positions,
+            app.state.metrics,
         )
         app.openapi()
         tidying = asyncio.create_task(_tidy(store))
         collect_seldom()
         try:
-            yield
+            with told_to_stop(positions.close):
+                yield
         finally:
             tidying.cancel()
             await store.close()

@@ -26,6 +26,12 @@ class Metrics:
             buckets=_BUCKETS,
             registry=self.registry,
         )
+        self._mutations = Counter(
+            "registration_mutations_total",
+            "Queued writes that came through push, by what became of them.",
+            ["operation", "status"],
+            registry=self.registry,
+        )
         self._queue = Gauge(
             "registration_append_queue",
             "Commands that wait for the event store.",
@@ -55,6 +61,10 @@ class Metrics:
             )
         children[0].inc()
         children[1].observe(seconds)
+
+    def mutation(self, operation: str, status: str) -> None:
+        """Count one mutation of a push."""
+        self._mutations.labels(operation, status).inc()
 
     def render(self, *, queued: int, read_models: Iterable[Mapping[str, Any]]) -> bytes:
         """Return the page; ``read_models`` are rows with name, behind and deadLetters."""

@@ -27,7 +27,16 @@ _SANE = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 class Observation:
     """What is to be told of one request; the endpoints fill it in as they learn it."""
 
-    __slots__ = ("code", "operation", "reading", "request_id", "status", "tenant")
+    __slots__ = (
+        "code",
+        "faults",
+        "limit",
+        "operation",
+        "reading",
+        "request_id",
+        "status",
+        "tenant",
+    )
 
     def __init__(self, request_id: str) -> None:
         self.request_id = request_id
@@ -36,6 +45,8 @@ class Observation:
         self.code: str | None = None
         self.status = 0
         self.reading = False
+        self.faults: list[Exception] = []
+        self.limit: asyncio.Timeout
 
 
 class Observed:
@@ -69,7 +80,7 @@ class Observed:
             await send(message)
 
         try:
-            async with asyncio.timeout(self._deadline):
+            async with asyncio.timeout(self._deadline) as seen.limit:
                 await self._app(scope, receive, observing_send)
         except TimeoutError:
             # a body that does not arrive is the caller's trouble, and no outage of ours
@@ -84,6 +95,8 @@ class Observed:
             if seen.operation == "unknown":
                 seen.operation = getattr(scope.get("route"), "operation_id", None) or "unknown"
             self._metrics.request(seen.operation, seen.status, seconds)
+            for fault in seen.faults:  # of parts of the request, which was answered all the same
+                self._log(_fault(seen, fault))
             self._log(_line(scope, seen, seconds))
 
     async def _give_up(

@@ -13,6 +13,7 @@ from starlette.routing import BaseRoute
 
 from registration.api.command_table import COMMAND_ROUTES, IMAGES, CommandRoute
 from registration.api.problems import PROBLEM_JSON, PROBLEMS
+from registration.api.push import Push, QueuedMutation
 from registration.api.wire import Deceased, ProblemDetails, Receipt
 from registration.domain.contract import Operation, Resource, rules_for
 from registration.domain.encounter import EncounterResource
@@ -93,7 +94,9 @@ def document(app: FastAPI, queries: Iterable[BaseRoute]) -> dict[str, Any]:
                 _settle(operation, secured=path.startswith("/v1/"))
         for query in queries:
             if isinstance(query, APIRoute) and query.path.startswith("/v1/"):
-                made["paths"][query.path]["get"]["x-required-scope"] = _scope_of(query)
+                for method in query.methods or ():
+                    operation = made["paths"][query.path][method.lower()]
+                    operation.setdefault("x-required-scope", _scope_of(query))
         for route in COMMAND_ROUTES:
             made["paths"].setdefault(route.path, {})[route.method.lower()] = _command(route)
         for path, model in (
@@ -117,6 +120,7 @@ def _schemas() -> dict[str, Any]:
         for route in COMMAND_ROUTES
         if route.has_body and route.media_types != IMAGES
     }
+    payloads |= {Push, QueuedMutation}
     modes: list[Any] = [
         (model, "validation") for model in sorted(payloads, key=lambda m: m.__name__)
     ]

@@ -134,7 +134,8 @@ PROBLEMS: dict[str, Problem] = {
     "PAYLOAD_TOO_LARGE": Problem(
         413,
         "Payload too large",
-        "The body is larger than this endpoint takes; limit says how many bytes that is.",
+        "The body is larger than this endpoint takes; limit says how many bytes that is, and of a "
+        "push limits says how many mutations too.",
         "Send less at once.",
     ),
     "UNSUPPORTED_MEDIA_TYPE": Problem(
@@ -228,10 +229,27 @@ PROBLEMS: dict[str, Problem] = {
     "DEPENDENCY_FAILED": Problem(
         422,
         "An earlier mutation failed",
-        "The mutation that this one builds on was not applied (push only).",
-        "Settle the earlier one, then send this as a new mutation.",
+        "What this one builds on was not applied: the mutation that it names, or the one that was "
+        "to create its record (push only).",
+        "Settle the earlier one first. This was not remembered: sent again, it is tried anew.",
     ),
 }
+
+
+def details(
+    code: str, detail: str, *, instance: str, extra: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return a refusal as RFC 9457 members, ``code``, and the extra members."""
+    known = PROBLEMS[code]
+    return {
+        "type": f"/problems/{code}",
+        "title": known.title,
+        "status": known.status,
+        "detail": detail,
+        "instance": instance,
+        "code": code,
+        **(extra or {}),
+    }
 
 
 def problem(
@@ -244,15 +262,7 @@ def problem(
 ) -> Response:
     """Return the response for a code: RFC 9457 members, ``code``, and the extra members."""
     known = PROBLEMS[code]
-    body = {
-        "type": f"/problems/{code}",
-        "title": known.title,
-        "status": known.status,
-        "detail": detail,
-        "instance": instance,
-        "code": code,
-        **(extra or {}),
-    }
+    body = details(code, detail, instance=instance, extra=extra)
     answer = dict(headers or {})
     if known.retry_after is not None:
         answer.setdefault("Retry-After", str(known.retry_after))

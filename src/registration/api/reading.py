@@ -224,6 +224,7 @@ def _shown(record: RecordedEvent) -> dict[str, Any]:
         "actor": record.meta["actor"],
         "client": record.meta.get("client"),
         "clientMutationId": record.meta.get("clientMutationId"),
+        "supersedes": record.meta.get("supersedes"),
         "data": orjson.Fragment(record.data),
         "hash": record.hash.hex(),
     }

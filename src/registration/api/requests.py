@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import zlib
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ from pydantic import ValidationError
 from starlette.requests import ClientDisconnect, Request
 
 from registration.api.auth import Authenticator, Caller
+from registration.api.metrics import Metrics
 from registration.command import require_scope
 from registration.domain.commands import KEY, LONGEST_NAME
 from registration.domain.context import Context
@@ -27,6 +29,8 @@ from registration.eventstore.store import EventStore
 from registration.gate import Gate
 from registration.portraits import Portraits
 from registration.settings import Settings
+from registration.sync.positions import Positions
+from registration.sync.push import Pusher
 
 Payload = TypeVar("Payload", bound=Model)
 Result = TypeVar("Result")
@@ -53,6 +57,9 @@ class Services:
     views: AsyncConnectionPool[AsyncConnection[TupleRow]]
     clock: Callable[[], datetime]
     portraits: Portraits
+    pusher: Pusher
+    positions: Positions
+    metrics: Metrics
 
 
 def utc_now() -> datetime:
@@ -114,18 +121,23 @@ def context_of(caller: Caller, services: Services) -> Context:
     )
 
 
-async def read_body(request: Request, limit: int, media_types: frozenset[str]) -> bytes:
-    """Return the body, never holding more than ``limit`` bytes of it.
+async def read_body(
+    request: Request, limit: int, media_types: frozenset[str], *, gzip: bool = False
+) -> bytes:
+    """Return the body, never holding more than ``limit`` bytes of it, after gunzip too.
 
-    Raises ``UNSUPPORTED_MEDIA_TYPE`` and ``PAYLOAD_TOO_LARGE``.
+    ``gzip``: it may come with ``Content-Encoding: gzip``. Raises ``UNSUPPORTED_MEDIA_TYPE``,
+    ``PAYLOAD_TOO_LARGE``, and ``MALFORMED_REQUEST`` for what is no gzip.
     """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type not in media_types:
         raise DomainError(
             "UNSUPPORTED_MEDIA_TYPE", f"This takes {' or '.join(sorted(media_types))}."
         )
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise DomainError("UNSUPPORTED_MEDIA_TYPE", "This takes no Content-Encoding.")
+    coding = request.headers.get("content-encoding", "identity").strip().lower()
+    if coding not in (("identity", "gzip") if gzip else ("identity",)):
+        taken = "no Content-Encoding but gzip" if gzip else "no Content-Encoding"
+        raise DomainError("UNSUPPORTED_MEDIA_TYPE", f"This takes {taken}.")
     length = request.headers.get("content-length", "0")
     if length.isdigit() and int(length) > limit:
         raise _too_large(limit)
@@ -141,7 +153,25 @@ async def read_body(request: Request, limit: int, media_types: frozenset[str]) -
     except ClientDisconnect:
         raise DomainError("MALFORMED_REQUEST", "The body broke off.") from None
     seen.reading = False
-    return b"".join(chunks)
+    body = b"".join(chunks)
+    return gunzipped(body, limit) if coding == "gzip" else body
+
+
+def gunzipped(body: bytes, limit: int) -> bytes:
+    """Return what one gzip member (RFC 1952) holds, never making more than ``limit`` bytes of it.
+
+    Raises ``PAYLOAD_TOO_LARGE``, and ``MALFORMED_REQUEST`` for what is no gzip, or broken off.
+    """
+    member = zlib.decompressobj(wbits=31)
+    try:
+        made = member.decompress(body, limit + 1)
+    except zlib.error:
+        made = b""
+    if len(made) > limit:
+        raise _too_large(limit)
+    if not member.eof or member.unused_data:
+        raise DomainError("MALFORMED_REQUEST", "The body is no whole gzip.")
+    return made
 
 
 def _too_large(limit: int) -> DomainError:
@@ -314,5 +344,7 @@ Reader = Annotated[Caller, Depends(_with_scope("patient:read"))]
 """A caller who may read patients; a dependency of FastAPI routes."""
 EncounterReader = Annotated[Caller, Depends(_with_scope("encounter:read"))]
 """A caller who may read encounters."""
+Syncer = Annotated[Caller, Depends(_with_scope("sync"))]
+"""A device that synchronises."""
 AnyCaller = Annotated[Caller, Depends(authenticated)]
 """A caller with a valid token, whatever its scopes."""

@@ -1,7 +1,7 @@
 """The shapes of answers, as the OpenAPI document declares them."""
 
 from datetime import date, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -36,6 +36,9 @@ class HistoryEvent(Answer):
     actor: str
     client: str | None
     client_mutation_id: UUID | None
+    supersedes: Annotated[
+        UUID | None, Field(description="the mutation that this one replaced after a review")
+    ]
     data: dict[str, Any]
     hash: str
 
@@ -208,6 +211,66 @@ class Violation(Answer):
 
     path: str
     message: str
+
+
+class Confirmation(Answer):
+    """The direct request by which a person does what a mutation asked for."""
+
+    method: str
+    href: str
+    headers: dict[str, str]
+    body: dict[str, Any]
+
+
+class Original(Answer):
+    """What became of a mutation the first time."""
+
+    status: Literal["applied", "conflict", "rejected"]
+    version: int | None = None
+    code: str | None = None
+
+
+class MutationResult(Answer):
+    """What became of one mutation."""
+
+    client_mutation_id: str
+    status: Literal["applied", "duplicate", "conflict", "rejected", "blocked", "retry"]
+    aggregate_id: UUID | None
+    version: int | None = None
+    code: str | None = None
+    problem: "ProblemDetails | None" = None
+    confirm: Confirmation | None = None
+    original: Original | None = None
+    replayed: bool | None = None
+    retry_after: int | None = None
+
+
+class PushAnswer(Answer):
+    """What became of each mutation, in the order in which they were carried out."""
+
+    client_id: str
+    position: int
+    results: list[MutationResult]
+
+
+class PulledRecord(Answer):
+    """A record as it is now, or (``deleted``, without a body) that it left the scope."""
+
+    kind: Literal["patient", "encounter", "extension_schema", "policy"]
+    id: UUID
+    version: int
+    position: int
+    deleted: Literal[True] | None = None
+    body: dict[str, Any] | None = None
+
+
+class PullAnswer(Answer):
+    """A page of changes; ``position`` is how far the feed stands."""
+
+    items: list[PulledRecord]
+    cursor: str
+    more: bool
+    position: int
 
 
 class ProblemDetails(BaseModel):

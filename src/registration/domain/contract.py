@@ -359,9 +359,10 @@ def rules_for(operation: Operation) -> tuple[Rule, ...]:
     return _BY_OPERATION[operation]
 
 
-def rule_for(operation: Operation) -> Rule:
-    """The row of an operation that has one, or the first one's lock and scope (they are shared)."""
-    return _BY_OPERATION[operation][0]
+def rule_for(operation: Operation, case: str | None = None) -> Rule:
+    """The row of a case, or of an operation that has one; else the first, which lends its lock."""
+    rows = _BY_OPERATION[operation]
+    return rows[0] if case is None else next(rule for rule in rows if rule.case == case)
 
 
 def table() -> Iterator[dict[str, object]]:

@@ -47,6 +47,7 @@ class Handler:
     part: Callable[[Any, str], Part | None] | None = None
     related: Callable[[Any, Any], tuple[type[Aggregate[Any]], UUID]] | None = None
     guarded: bool = False
+    case: Callable[[Any, Any], str] | None = None
 
     @property
     def makes(self) -> bool:
@@ -113,7 +114,10 @@ HANDLERS: dict[Operation, Handler] = {
         guarded=True,
     ),
     Operation.TRANSITION_ENCOUNTER: Handler(
-        commands.TransitionEncounter, encounter.decide_transition, encounter.Encounter
+        commands.TransitionEncounter,
+        encounter.decide_transition,
+        encounter.Encounter,
+        case=lambda state, command: encounter.case_of(state.status, command.to),
     ),
     Operation.PUBLISH_SCHEMA: Handler(
         commands.PublishSchema,

@@ -5,6 +5,7 @@ Each ``decide_*`` takes the state, the command and the context, and returns even
 """
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -202,14 +203,20 @@ def _tidied(parts: tuple[Part, ...], path: str) -> tuple[Part, ...]:
 
 
 def _tidy(part: Part, path: str) -> Part:
-    said = ((name, value) for name, value in part if name in part.model_fields_set)
-    return part.trusted(**{n: _clean(value, f"{path}/{to_camel(n)}") for n, value in said})
+    tidy = {name: _clean(value, path, name) for name, value in part if value}
+    if all(tidy[name] == getattr(part, name) for name in tidy):
+        return part
+    return part.model_copy(update=tidy)
 
 
-def _clean(value: Any, path: str) -> Any:
+def _clean(value: Any, path: str, member: str) -> Any:
+    path = f"{path}/{_camel(member)}"
     if isinstance(value, tuple):
         return tuple(clean_text(text, path) for text in value)
-    return value if value is None else clean_text(value, path)
+    return clean_text(value, path)
+
+
+_camel = cache(to_camel)
 
 
 def _is_new(entry: Any, entries: Sequence[Any], state: PatientState) -> bool:

@@ -8,7 +8,13 @@ from psycopg.rows import TupleRow
 
 from registration.domain.events import Event
 from registration.eventstore.records import RecordedEvent
-from registration.projections import encounters, extension_schemas, portraits, search
+from registration.projections import (
+    changes,
+    encounters,
+    extension_schemas,
+    portraits,
+    search,
+)
 
 
 class ReadModel(Protocol):
@@ -44,4 +50,10 @@ class ReadModel(Protocol):
         """
 
 
-READ_MODELS: tuple[ReadModel, ...] = (search, encounters, extension_schemas, portraits)
+READ_MODELS: tuple[ReadModel, ...] = (
+    search,
+    encounters,
+    extension_schemas,
+    portraits,
+    changes,
+)

@@ -1,0 +1,387 @@
+"""The read model behind ``pull``: every record as it is now, at the position of its last change.
+
+``record`` holds what the wire shows, folded by the same code as a ``GET``. ``scope`` says in
+which facility's scope a record is (``''``: in everybody's), or was, and since which position. A
+patient is in the scope of its facility and of each facility where it has an encounter; a record of
+no facility is in everybody's, and then in no other.
+
+Each event is taken in by itself, also within a batch: so the rows do not depend on how the log was
+cut into batches, and a facility that a patient belonged to for a moment is told that it left.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any, LiteralString, NamedTuple
+from uuid import UUID
+
+import orjson
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+
+from registration.domain.aggregate import Aggregate, Stamp
+from registration.domain.encounter import Encounter
+from registration.domain.events import EVENTS as ALL
+from registration.domain.events import Event
+from registration.domain.extension_schema import ExtensionSchema
+from registration.domain.patient_resource import Patient
+from registration.eventstore.records import RecordedEvent
+
+NAME = "changes"
+VERSION = 1
+EVENTS: tuple[type[Event], ...] = ALL
+DDL = """
+CREATE TABLE record (
+    tenant     text COLLATE "C" NOT NULL,
+    id         uuid NOT NULL,
+    kind       text COLLATE "C" NOT NULL,
+    version    int NOT NULL,
+    position   bigint NOT NULL,
+    facility   text COLLATE "C" NOT NULL,
+    patient_id uuid,
+    body       bytea NOT NULL,
+    PRIMARY KEY (tenant, id)
+);
+CREATE INDEX record_position ON record (tenant, position, id);
+CREATE INDEX record_patient ON record (tenant, patient_id, facility) WHERE patient_id IS NOT NULL;
+CREATE TABLE scope (
+    tenant   text COLLATE "C" NOT NULL,
+    facility text COLLATE "C" NOT NULL,
+    id       uuid NOT NULL,
+    kind     text COLLATE "C" NOT NULL,
+    position bigint NOT NULL,
+    present  boolean NOT NULL,
+    PRIMARY KEY (tenant, facility, id)
+);
+CREATE INDEX scope_position ON scope (tenant, facility, position, id);
+CREATE INDEX scope_record ON scope (tenant, id);
+"""
+
+EVERYBODY = ""
+"""The scope of what belongs to no facility."""
+
+_KINDS: tuple[tuple[str, type[Aggregate[Any]]], ...] = (
+    ("patient", Patient),
+    ("encounter", Encounter),
+    ("extension_schema", ExtensionSchema),
+)
+KINDS = tuple(kind for kind, _ in _KINDS)
+
+# What came before the batch, of the streams that it goes on with.
+_EARLIER = """
+SELECT e.tenant, e.position, e.stream_id, e.version, e.topic, e.data, e.metadata, e.recorded_at,
+       e.hash
+  FROM unnest(%s::text[], %s::uuid[], %s::int4[]) AS asked (tenant, stream_id, version)
+ CROSS JOIN LATERAL (
+    SELECT * FROM registration.event
+     WHERE event.tenant = asked.tenant AND event.stream_id = asked.stream_id
+       AND event.version < asked.version OFFSET 0
+ ) AS e
+ ORDER BY e.tenant, e.stream_id, e.version
+"""
+_PLACES = """
+SELECT r.id, r.facility,
+       array(SELECT DISTINCT e.facility FROM record AS e
+              WHERE e.tenant = r.tenant AND e.patient_id = r.id),
+       array(SELECT s.facility FROM scope AS s
+              WHERE s.tenant = r.tenant AND s.id = r.id AND s.present)
+  FROM unnest(%s::uuid[]) AS asked (id)
+  JOIN record AS r ON r.tenant = %s AND r.id = asked.id
+"""
+_WRITE_RECORDS = """
+INSERT INTO record (tenant, id, kind, version, position, facility, patient_id, body)
+SELECT * FROM unnest(%s::text[], %s::uuid[], %s::text[], %s::int4[], %s::int8[], %s::text[],
+                     %s::uuid[], %s::bytea[])
+    ON CONFLICT (tenant, id) DO UPDATE
+   SET version = excluded.version, position = excluded.position, facility = excluded.facility,
+       body = excluded.body
+"""
+_WRITE_SCOPES = """
+INSERT INTO scope (tenant, facility, id, kind, position, present)
+SELECT * FROM unnest(%s::text[], %s::text[], %s::uuid[], %s::text[], %s::int8[], %s::bool[])
+    ON CONFLICT (tenant, facility, id) DO UPDATE
+   SET position = excluded.position, present = excluded.present
+"""
+
+Connection = AsyncConnection[TupleRow]
+_LAST_ID = UUID(int=2**128 - 1)
+
+
+class _Place:
+    """Where a record is seen from: its own facility, and those of its encounters."""
+
+    def __init__(
+        self, own: str | None = None, visited: Iterable[str] = (), present: Iterable[str] = ()
+    ) -> None:
+        self.own = own
+        self.visited = set(visited)
+        self.present = set(present)
+        self.rows: dict[str, tuple[int, bool]] = {}
+
+    def changed(self, position: int, facility: str) -> None:
+        """Take in that the record itself changed."""
+        self.own = facility
+        self._settle(position)
+        self.rows.update(dict.fromkeys(self.present, (position, True)))
+
+    def visit(self, position: int, facility: str) -> None:
+        """Take in an encounter at a facility."""
+        self.visited.add(facility)
+        if self.own is not None:
+            self._settle(position)
+
+    def _settle(self, position: int) -> None:
+        seen = {self.own or EVERYBODY, *self.visited}
+        if EVERYBODY in seen:
+            seen = {EVERYBODY}
+        self.rows.update(dict.fromkeys(self.present - seen, (position, False)))
+        self.rows.update(dict.fromkeys(seen - self.present, (position, True)))
+        self.present = seen
+
+
+async def apply(connection: Connection, events: Sequence[RecordedEvent]) -> None:
+    """Take in events of one tenant."""
+    known = await _earlier(connection, events)
+    patients = {
+        patient for recorded in events if (patient := _patient_of(recorded, known)) is not None
+    }
+    places = await _places(connection, events[0].tenant, patients)
+    last: dict[UUID, int] = {}
+    for recorded in events:
+        its_id, position = recorded.stream_id, recorded.position
+        aggregate = known[its_id]
+        aggregate.apply(recorded.event, Stamp.of(recorded))
+        last[its_id] = position
+        facility = _facility(aggregate)
+        places.setdefault(its_id, _Place()).changed(position, facility)
+        if isinstance(aggregate, Encounter) and recorded.version == 1:
+            patient_id = _state(aggregate).patient_id
+            if patient_id in places:  # its patient is not parked
+                places[patient_id].visit(position, facility)
+    await _write(connection, events[0].tenant, known, last, places)
+
+
+async def _earlier(
+    connection: Connection, events: Sequence[RecordedEvent]
+) -> dict[UUID, Aggregate[Any]]:
+    """Return the records that the events are about, as they were before."""
+    first: dict[UUID, RecordedEvent] = {}
+    for recorded in events:
+        first.setdefault(recorded.stream_id, recorded)
+    history: dict[UUID, list[RecordedEvent]] = {its_id: [] for its_id in first}
+    older = [recorded for recorded in first.values() if recorded.version > 1]
+    if older:
+        cursor = await connection.execute(
+            _EARLIER,
+            (
+                [recorded.tenant for recorded in older],
+                [recorded.stream_id for recorded in older],
+                [recorded.version for recorded in older],
+            ),
+            binary=True,
+        )
+        for row in await cursor.fetchall():
+            history[row[2]].append(RecordedEvent(*row))
+    return {
+        its_id: _kind((history[its_id] or [recorded])[0].event)[1](its_id, history[its_id])
+        for its_id, recorded in first.items()
+    }
+
+
+def _kind(event: Event) -> tuple[str, type[Aggregate[Any]]]:
+    return next((kind, made) for kind, made in _KINDS if isinstance(event, made.EVENTS))
+
+
+def _patient_of(recorded: RecordedEvent, known: dict[UUID, Aggregate[Any]]) -> UUID | None:
+    """Return the patient whose scope the event may change."""
+    if isinstance(known[recorded.stream_id], Patient):
+        return recorded.stream_id
+    return getattr(recorded.event, "patient_id", None)
+
+
+async def _places(
+    connection: Connection, tenant: str, patients: Iterable[UUID]
+) -> dict[UUID, _Place]:
+    cursor = await connection.execute(_PLACES, (list(patients), tenant))
+    return {
+        its_id: _Place(own, visited, present)
+        for its_id, own, visited, present in await cursor.fetchall()
+    }
+
+
+async def _write(
+    connection: Connection,
+    tenant: str,
+    known: dict[UUID, Aggregate[Any]],
+    last: dict[UUID, int],
+    places: dict[UUID, _Place],
+) -> None:
+    records = [
+        (
+            tenant,
+            its_id,
+            _name_of(known[its_id]),
+            known[its_id].version,
+            position,
+            _facility(known[its_id]),
+            getattr(_state(known[its_id]), "patient_id", None),
+            body_of(known[its_id]),
+        )
+        for its_id, position in last.items()
+    ]
+    await connection.execute(_WRITE_RECORDS, _columns(records))
+    scopes = [
+        (
+            tenant,
+            facility,
+            its_id,
+            _name_of(known[its_id]) if its_id in known else "patient",
+            position,
+            present,
+        )
+        for its_id, place in places.items()
+        for facility, (position, present) in place.rows.items()
+    ]
+    await connection.execute(_WRITE_SCOPES, _columns(scopes))
+
+
+def _columns(rows: Sequence[tuple[Any, ...]]) -> list[list[Any]]:
+    return [list(column) for column in zip(*rows, strict=True)]
+
+
+def _name_of(aggregate: Aggregate[Any]) -> str:
+    return next(kind for kind, made in _KINDS if type(aggregate) is made)
+
+
+def _state(aggregate: Aggregate[Any]) -> Any:
+    return aggregate.state
+
+
+def _facility(aggregate: Aggregate[Any]) -> str:
+    return getattr(aggregate.state, "facility", None) or EVERYBODY
+
+
+def body_of(aggregate: Aggregate[Any]) -> bytes:
+    """Return a record as ``pull`` shows it: a schema with all its versions, others as ``GET``."""
+    if isinstance(aggregate, ExtensionSchema) and aggregate.state is not None:
+        versions = [version.plain() for version in aggregate.state.versions]
+        return orjson.dumps({"name": aggregate.state.name, "versions": versions})
+    return aggregate.encoded()
+
+
+class ChangesQuery(NamedTuple):
+    """What to list: records after a place in the feed, of kinds, in a facility's scope.
+
+    ``facility`` ``None`` is the whole tenant. What left the scope up to ``snapshot`` is not told:
+    whoever takes a snapshot never had it.
+    """
+
+    tenant: str
+    facility: str | None
+    kinds: Sequence[str]
+    position: int = 0
+    after_id: UUID = UUID(int=0)
+    snapshot: int = 0
+    limit: int = 500
+
+
+class Change(NamedTuple):
+    """A record as it is now (``body``), or that it left the scope (``None``)."""
+
+    position: int
+    id: UUID
+    kind: str
+    version: int
+    body: bytes | None
+
+
+class Changes(NamedTuple):
+    """A page (``more`` may follow), the place after it, and where the read model stands.
+
+    ``made_at`` is when the tables were built, ``mark_asked`` and ``mark_next`` the hashes of the
+    events that the query started and the next one starts after: together they tell whether a
+    place is of this log and these tables.
+    """
+
+    items: list[Change]
+    more: bool
+    position: int
+    next_position: int
+    next_id: UUID
+    made_at: datetime
+    mark_asked: bytes
+    mark_next: bytes
+
+
+_PAGE: LiteralString = """
+SELECT at.position, at.made_at, at.mark, found.position, found.id, found.kind, found.version,
+       found.body
+  FROM (
+    SELECT coalesce((SELECT p.position FROM registration.read_model_position AS p
+                      WHERE p.name = 'changes' AND p.tenant = %(tenant)s), 0) AS position,
+           (SELECT m.rebuilt_at FROM registration.read_model AS m
+             WHERE m.name = 'changes') AS made_at,
+           (SELECT e.hash FROM registration.event AS e
+             WHERE e.tenant = %(tenant)s AND e.position = %(position)s) AS mark
+  ) AS at
+  LEFT JOIN LATERAL (
+"""
+_OF_ALL: LiteralString = """
+    SELECT r.position, r.id, r.kind, r.version, r.body FROM changes.record AS r
+     WHERE r.tenant = %(tenant)s AND (r.position, r.id) > (%(position)s, %(after_id)s)
+       AND r.kind = ANY(%(kinds)s)
+     ORDER BY r.position, r.id LIMIT %(limit)s
+"""
+_OF_FACILITY: LiteralString = """
+    SELECT f.position, f.id, r.kind, r.version, CASE WHEN f.present THEN r.body END AS body
+      FROM (
+        SELECT seen.position, seen.id, seen.present
+          FROM unnest(ARRAY[%(facility)s, '']) AS wanted (facility)
+         CROSS JOIN LATERAL (
+            SELECT s.position, s.id, s.present FROM changes.scope AS s
+             WHERE s.tenant = %(tenant)s AND s.facility = wanted.facility
+               AND (s.position, s.id) > (%(position)s, %(after_id)s) AND s.kind = ANY(%(kinds)s)
+               AND (s.present OR (s.position > %(snapshot)s AND NOT EXISTS (
+                   SELECT FROM changes.scope AS o
+                    WHERE o.tenant = s.tenant AND o.id = s.id AND o.present
+                      AND o.facility IN ('', %(facility)s))))
+             ORDER BY s.position, s.id LIMIT %(limit)s
+         ) AS seen
+         ORDER BY 1, 2 LIMIT %(limit)s
+      ) AS f
+      JOIN changes.record AS r ON r.tenant = %(tenant)s AND r.id = f.id
+"""
+_END: LiteralString = """
+  ) AS found ON true
+ ORDER BY found.position, found.id
+"""
+
+
+_MARK = "SELECT hash FROM registration.event WHERE tenant = %s AND position = %s"
+
+
+async def changes(connection: Connection, query: ChangesQuery) -> Changes:
+    """Return the next page of the feed, in order, and where that leaves the reader."""
+    page = _OF_ALL if query.facility is None else _OF_FACILITY
+    # planned each time: a plan from when the tables were empty would be kept for good
+    cursor = await connection.execute(
+        _PAGE + page + _END, query._asdict(), binary=True, prepare=False
+    )
+    rows = await cursor.fetchall()
+    position, made_at, mark_asked = rows[0][:3]
+    items = [Change(*row[3:]) for row in rows if row[3] is not None]
+    more = len(items) == query.limit
+    next_position, next_id = position, _LAST_ID
+    if more:
+        next_position, next_id = items[-1].position, items[-1].id
+    cursor = await connection.execute(_MARK, (query.tenant, next_position))
+    mark = await cursor.fetchone()
+    return Changes(
+        items,
+        more,
+        position,
+        next_position,
+        next_id,
+        made_at,
+        mark_asked or b"",
+        mark[0] if mark else b"",
+    )

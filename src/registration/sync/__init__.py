@@ -1,0 +1,1 @@
+"""How devices that were offline and the log come together again."""
