@@ -27,6 +27,7 @@ from uuid import UUID
 
 from psycopg import AsyncConnection
 
+from registration.domain import search_keys
 from registration.domain.events import PatientRegistered
 from registration.domain.names import confirm_name
 from registration.domain.resources import Identifier, NameInput
@@ -34,7 +35,6 @@ from registration.eventstore.embedded import EmbeddedPostgres
 from registration.eventstore.mapper import encode
 from registration.eventstore.records import RecordedEvent
 from registration.projections import search as model
-from registration.projections import search_keys
 from registration.projections.search_query import SearchPage, SearchQuery, search
 
 TENANT = "bench"

@@ -81,12 +81,10 @@ class Attempt(NamedTuple):
 
     def decide(self, seen: Aggregate[Any], related: Aggregate[Any] | None) -> Sequence[Event]:
         """Return what the command makes of the aggregate as it was seen; raises its refusal."""
-        arguments: list[Any] = [seen.state, self.command.payload, self.context]
-        if self.handler.entry:
-            arguments.append(self.command.entry)
-        if self.handler.related is not None:
-            arguments.append(None if related is None else related.state)
-        return self.handler.decide(*arguments)
+        other = None if related is None else related.state
+        return self.handler.events(
+            seen.state, self.command.payload, self.context, self.command.entry, other
+        )
 
     def part(self, seen: Aggregate[Any]) -> Part | None:
         """Return what the command is about, where that has a version of its own and is there."""

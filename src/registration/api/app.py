@@ -40,7 +40,7 @@ from registration.api.openapi import document
 from registration.api.problems import problem
 from registration.api.push import push
 from registration.api.reading import reader_of
-from registration.api.requests import Services, services, utc_now, validation_failed
+from registration.api.requests import Services, services, utc_now
 from registration.api.shortcut import Shortcut
 from registration.api.stopping import told_to_stop
 from registration.command import Refusal
@@ -48,6 +48,7 @@ from registration.domain.contract import Operation
 from registration.domain.encounter import Encounter
 from registration.domain.errors import DomainError
 from registration.domain.patient_resource import Patient
+from registration.domain.validation import validation_failed
 from registration.eventstore import database
 from registration.eventstore.store import (
     EventStore,

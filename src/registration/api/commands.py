@@ -26,7 +26,6 @@ from registration.api.requests import (
     query_of,
     read_body,
     services,
-    validated,
     validated_query,
 )
 from registration.command import Command, Reply
@@ -35,6 +34,7 @@ from registration.domain.errors import DomainError, invalid
 from registration.domain.extension_schema import schema_id
 from registration.domain.handlers import HANDLERS
 from registration.domain.resources import Model
+from registration.domain.validation import validated
 
 _KEY_MEMBERS = ("id", "clientMutationId")
 

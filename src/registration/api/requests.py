@@ -3,7 +3,7 @@
 import asyncio
 import re
 import zlib
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
@@ -25,6 +25,7 @@ from registration.domain.commands import KEY, LONGEST_NAME
 from registration.domain.context import Context
 from registration.domain.errors import DomainError, invalid, not_found
 from registration.domain.resources import Model
+from registration.domain.validation import validation_failed
 from registration.eventstore.store import EventStore
 from registration.gate import Gate
 from registration.portraits import Portraits
@@ -35,8 +36,6 @@ from registration.sync.push import Pusher
 Payload = TypeVar("Payload", bound=Model)
 Result = TypeVar("Result")
 
-MOST_ERRORS = 50
-"""Places that one refusal names; a body may have thousands."""
 LONGEST_KEY = 255
 _FUTURE_MS = 24 * 60 * 60 * 1000
 
@@ -178,20 +177,6 @@ def _too_large(limit: int) -> DomainError:
     return DomainError("PAYLOAD_TOO_LARGE", f"At most {limit} bytes.", {"limit": limit})
 
 
-def validated(model: type[Payload], body: bytes) -> Payload:
-    """Return the body as a model of the wire.
-
-    Raises ``VALIDATION_FAILED`` with every place that does not fit, and nothing of what was sent.
-    """
-    try:
-        payload: Payload = model.__pydantic_validator__.validate_json(
-            body, strict=True, by_alias=True, by_name=False
-        )
-    except ValidationError as error:
-        raise validation_failed(error.errors(include_input=False, include_url=False)) from None
-    return payload
-
-
 def query_of(request: Request) -> dict[str, str]:
     """Return the query parameters. Raises ``VALIDATION_FAILED`` where one stands twice."""
     pairs = request.query_params.multi_items()
@@ -209,39 +194,6 @@ def validated_query(model: type[Payload], said: Mapping[str, str]) -> Payload:
         return model.model_validate(dict(said), strict=True, by_alias=True, by_name=False)
     except ValidationError as error:
         raise validation_failed(error.errors(include_input=False, include_url=False)) from None
-
-
-def validation_failed(errors: Sequence[Mapping[str, Any]], skip: int = 0) -> DomainError:
-    """Build ``VALIDATION_FAILED`` from pydantic's errors, without ``skip`` leading path parts."""
-    return DomainError(
-        "VALIDATION_FAILED",
-        "The request is not valid.",
-        {
-            "errors": [
-                {"path": _pointer(e["loc"][skip:]), "message": _message(e)}
-                for e in errors[:MOST_ERRORS]
-            ]
-        },
-    )
-
-
-def _pointer(location: Sequence[Any]) -> str:
-    """Return a JSON Pointer (RFC 6901)."""
-    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in location)
-
-
-_QUOTES_INPUT = {
-    "uuid_parsing": "is not a UUID",
-    "datetime_from_date_parsing": "is not an RFC 3339 instant",
-    "datetime_parsing": "is not an RFC 3339 instant",
-    "int_parsing": "is not a whole number",
-    "json_invalid": "is not JSON",
-}
-"""Errors whose message repeats a part of the input, with what to say instead."""
-
-
-def _message(error: Mapping[str, Any]) -> str:
-    return _QUOTES_INPUT.get(error["type"]) or str(error["msg"]).removeprefix("Value error, ")
 
 
 def if_match(request: Request) -> int | None:

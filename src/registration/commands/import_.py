@@ -36,6 +36,7 @@ from registration.domain.context import Context
 from registration.domain.contract import Operation
 from registration.domain.errors import DomainError
 from registration.domain.patient import decide_register
+from registration.domain.validation import validation_failed
 from registration.eventstore.store import EventStore, LoadRequest, StoreUnavailableError
 from registration.fhir import Mapped, map_patient
 from registration.gate import Gate
@@ -448,8 +449,6 @@ def _payload(mapped: Mapped) -> RegisterPatient:
     try:
         return RegisterPatient.model_validate(mapped.said)
     except ValidationError as error:
-        from registration.api.requests import validation_failed  # brings FastAPI: half a second
-
         raise validation_failed(error.errors(include_input=False, include_url=False)) from None
 
 

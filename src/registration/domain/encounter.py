@@ -178,6 +178,22 @@ class Encounter(Aggregate[EncounterState]):
         step = _step(_STATUS_OF[type(event)], event, stamp)
         return state._replace(history=(*state.history, step))
 
+    @classmethod
+    def from_shown(cls, shown: EncounterResource) -> "Encounter":
+        """Return the encounter that the wire shows; nothing of it is lost."""
+        encounter = cls(shown.id)
+        encounter.version = shown.version
+        encounter.created_at, encounter.last_updated = shown.opened_at, shown.last_updated
+        encounter.state = EncounterState(
+            patient_id=shown.patient_id,
+            encounter_class=shown.encounter_class,
+            planned_start=shown.planned_start,
+            facility=shown.facility,
+            post_mortem=shown.post_mortem,
+            history=shown.status_history,
+        )
+        return encounter
+
     @property
     def path(self) -> str:
         """Where it is."""

@@ -71,6 +71,16 @@ class ExtensionSchema(Aggregate[SchemaState]):
         )
         return SchemaState(event.name, (*(state.versions if state else ()), published))
 
+    @classmethod
+    def from_shown(cls, name: str, versions: Sequence[SchemaVersion]) -> "ExtensionSchema":
+        """Return the schema with all its versions, oldest first, as the wire shows each."""
+        schema = cls(schema_id(name))
+        schema.state = SchemaState(name, tuple(versions))
+        schema.version = len(versions)
+        schema.created_at = versions[0].published_at
+        schema.last_updated = versions[-1].published_at
+        return schema
+
     @property
     def path(self) -> str:
         """Where the newest version is."""

@@ -17,6 +17,7 @@ from registration.domain import (
     vital_status,
 )
 from registration.domain.aggregate import Aggregate, Part
+from registration.domain.context import Context
 from registration.domain.contract import Operation
 from registration.domain.events import Event
 from registration.domain.extension_schema import ExtensionSchema, schema_id
@@ -48,6 +49,20 @@ class Handler:
     related: Callable[[Any, Any], tuple[type[Aggregate[Any]], UUID]] | None = None
     guarded: bool = False
     case: Callable[[Any, Any], str] | None = None
+
+    def events(
+        self, state: Any, payload: Model, context: Context, entry: Any, related: Any
+    ) -> Sequence[Event]:
+        """Return what the command makes of a state; raises its refusal.
+
+        ``entry`` and ``related`` (the state of the other stream) count where they are declared.
+        """
+        arguments: list[Any] = [state, payload, context]
+        if self.entry:
+            arguments.append(entry)
+        if self.related is not None:
+            arguments.append(related)
+        return self.decide(*arguments)
 
     @property
     def makes(self) -> bool:

@@ -41,6 +41,36 @@ class Patient(Aggregate[PatientState]):
         """Return the state after one more event."""
         return evolve(state, event, stamp)
 
+    @classmethod
+    def from_shown(cls, shown: "PatientResource") -> "Patient":
+        """Return the patient that the wire shows.
+
+        The wire leaves out what was: earlier decisions about a flag, extensions and entries that
+        are gone. What is decided on this patient knows nothing of them.
+        """
+        patient = cls(shown.id)
+        patient.version = shown.version
+        patient.created_at, patient.last_updated = shown.registered_at, shown.last_updated
+        patient.state = PatientState(
+            names=shown.names,
+            gender=shown.gender,
+            birth_date=shown.birth_date,
+            birth_date_estimated=shown.birth_date_estimated,
+            identifiers=shown.identifiers,
+            telecom=shown.telecom,
+            addresses=shown.addresses,
+            next_of_kin=shown.next_of_kin,
+            marital_status=shown.marital_status,
+            preferred_language=shown.preferred_language,
+            facility=shown.facility,
+            consents={said.flag: (said,) for said in shown.consents},
+            portrait=shown.portrait,
+            extensions={held.schema_name: held for held in shown.extensions},
+            extension_versions={held.schema_name: held.version for held in shown.extensions},
+            deceased=shown.deceased,
+        )
+        return patient
+
     @property
     def path(self) -> str:
         """Where it is."""

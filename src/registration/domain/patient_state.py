@@ -108,7 +108,7 @@ def _consent(state: PatientState, event: events.ConsentEvent, stamp: Stamp) -> P
     earlier = state.consents.get(event.flag, ())
     said = Consent.trusted(
         flag=event.flag,
-        version=len(earlier) + 1,
+        version=earlier[-1].version + 1 if earlier else 1,
         decision=event.DECISION,
         policy=event.policy,
         evidence=event.evidence,

@@ -22,7 +22,6 @@ from registration.domain.encounter import (
     TERMINAL,
     Encounter,
     EncounterResource,
-    EncounterState,
 )
 from registration.domain.events import EVENTS as ALL
 from registration.domain.events import EncounterEvent, Event
@@ -91,19 +90,7 @@ async def apply(connection: Connection, events: Sequence[RecordedEvent]) -> None
 
 
 def _known(document: str) -> Encounter:
-    shown = EncounterResource.model_validate_json(document)
-    encounter = Encounter(shown.id)
-    encounter.version = shown.version
-    encounter.created_at, encounter.last_updated = shown.opened_at, shown.last_updated
-    encounter.state = EncounterState(
-        patient_id=shown.patient_id,
-        encounter_class=shown.encounter_class,
-        planned_start=shown.planned_start,
-        facility=shown.facility,
-        post_mortem=shown.post_mortem,
-        history=shown.status_history,
-    )
-    return encounter
+    return Encounter.from_shown(EncounterResource.model_validate_json(document))
 
 
 def _row(tenant: str, encounter: Encounter) -> tuple[Any, ...]:

@@ -23,6 +23,7 @@ import orjson
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
+from registration.domain import search_keys
 from registration.domain.events import EVENTS as ALL
 from registration.domain.events import (
     DemographicsCorrected,
@@ -38,7 +39,6 @@ from registration.domain.events import (
 from registration.domain.names import display
 from registration.domain.resources import Identifier, Name
 from registration.eventstore.records import RecordedEvent
-from registration.projections import search_keys
 
 NAME = "search"
 VERSION = 1

@@ -16,8 +16,8 @@ from uuid import UUID
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
-from registration.projections import search_keys
-from registration.projections.search_keys import FAMILY, GIVEN
+from registration.domain import search_keys
+from registration.domain.search_keys import FAMILY, GIVEN
 
 LONGEST_TEXT = 200
 """Of a longer query text the rest is not looked at."""

@@ -18,7 +18,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
 from registration.domain.errors import invalid
-from registration.projections.search_keys import FAMILY, GIVEN
+from registration.domain.search_keys import FAMILY, GIVEN
 from registration.projections.search_ranking import (
     ALIKE,
     EXACT,

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rapidfuzz.distance import OSA
 
-from registration.projections.search_keys import (
+from registration.domain.search_keys import (
     LONGEST_WORD,
     fold,
     foreign_keys,

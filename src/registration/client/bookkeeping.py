@@ -1,0 +1,84 @@
+"""Keeping own changes and pulled records together: what a pull holds is laid on top no more."""
+
+from collections.abc import Iterable, Sequence
+from uuid import UUID
+
+from registration.client.cache import PATIENT, Cache, Record
+from registration.client.mutation import Mutation
+from registration.client.outbox import Outbox
+from registration.client.parts import version_of
+from registration.client.search import Index
+from registration.client.views import Views
+
+
+class Bookkeeping:
+    """What has to be noted, in the same transaction, after each answer of the service."""
+
+    def __init__(
+        self, cache: Cache, outbox: Outbox, views: Views, index: Index, subject: str
+    ) -> None:
+        self._cache = cache
+        self._outbox = outbox
+        self._views = views
+        self._index = index
+        self._subject = subject
+
+    def catch_up(self) -> None:
+        """Note what somebody else's pulls of the same scope brought meanwhile."""
+        self._drop_held(
+            self._outbox.applied_not_pulled(self._subject), self._cache.place().position
+        )
+        self.reindex(self._outbox.changed(self._subject, PATIENT))
+
+    def settled(self, mutations: Sequence[Mutation]) -> None:
+        """Note what an answer to a push said of mutations."""
+        numbers = {mutation.number for mutation in mutations}
+        applied = self._outbox.applied_not_pulled(self._subject)
+        self._drop_held([m for m in applied if m.number in numbers], None)
+        self.reindex({m.aggregate_id for m in mutations if m.kind == PATIENT})
+
+    def took_in(self, changed: Sequence[tuple[str, str]], position: int | None) -> None:
+        """Note a page of a pull; ``position``: with it all up to there is here."""
+        patients = {its_id for kind, its_id in changed if kind == PATIENT}
+        for its_id in patients:
+            record = self._cache.get(PATIENT, its_id)
+            self._index.note_pulled(its_id, None if record is None else record.body)
+        touched = {its_id for _, its_id in changed}
+        applied = [
+            mutation
+            for mutation in self._outbox.applied_not_pulled(self._subject)
+            if position is not None or str(mutation.aggregate_id) in touched
+        ]
+        dropped = self._drop_held(applied, position)
+        own = {str(its_id) for its_id in self._outbox.changed(self._subject, PATIENT)}
+        again = {UUID(its_id) for its_id in patients & own}
+        self.reindex(again | {m.aggregate_id for m in dropped if m.kind == PATIENT})
+
+    def reindex(self, patients: Iterable[UUID]) -> None:
+        """Index patients by their own changes, where there still are some."""
+        for its_id in patients:
+            view = self._views.view(PATIENT, its_id)
+            own = view is not None and bool(view.pending)
+            self._index.note_changed(str(its_id), view.body if view and own else None)
+
+    def _drop_held(self, applied: Sequence[Mutation], position: int | None) -> list[Mutation]:
+        """Take from the overlay what the pulled records hold already; returns it."""
+        held = [
+            mutation
+            for mutation in applied
+            if (position is not None and (mutation.position or 0) <= position)
+            or _holds(self._cache.get(mutation.kind, mutation.aggregate_id), mutation)
+        ]
+        for mutation in held:
+            self._outbox.pulled(mutation)
+        return held
+
+
+def _holds(record: Record | None, mutation: Mutation) -> bool:
+    """Whether a pulled record is as new as what a mutation made of it."""
+    if record is None:
+        return False
+    if mutation.position is not None and record.position >= mutation.position:
+        return True
+    version = version_of(mutation.operation, mutation.entry, record)
+    return mutation.version is not None and version >= mutation.version

@@ -1,0 +1,145 @@
+"""What a person decides in the review: send it again, discard it, or confirm it online.
+
+Each mutation ends once, as applied or as discarded with a reason. One that is sent again is
+discarded as superseded, and a new one with an id of its own stands in its place.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import httpx
+import orjson
+
+from registration.client.bookkeeping import Bookkeeping
+from registration.client.changes import Changes
+from registration.client.device import Device
+from registration.client.errors import NotConfirmed, ReviewError
+from registration.client.line import Line, problem_of, refusal
+from registration.client.mutation import IN_REVIEW, Mutation, State
+from registration.client.outbox import Outbox
+from registration.client.review import ReviewItem, dependents
+from registration.client.store import Store
+from registration.domain.handlers import HANDLERS
+
+SUPERSEDED = "superseded"
+_VERSION = re.compile(r'"(\d+)"')
+
+Dependents = Literal["discard", "detach"]
+"""What becomes of what builds on a discarded mutation."""
+
+
+class Settling:
+    """The decisions of one person."""
+
+    def __init__(
+        self,
+        store: Store,
+        device: Device,
+        outbox: Outbox,
+        changes: Changes,
+        bookkeeping: Bookkeeping,
+    ) -> None:
+        self._store = store
+        self._device = device
+        self._outbox = outbox
+        self._changes = changes
+        self._bookkeeping = bookkeeping
+
+    def resubmit(self, item: ReviewItem, payload: Mapping[str, Any] | None) -> Mutation:
+        """Queue the change anew, made on what the item shows, and what builds on it after it.
+
+        ``payload`` is what it shall say now, whole; as before if absent. Raises the domain's
+        refusal of a payload that is impossible, and :class:`ReviewError`.
+        """
+        old = self._open(item)
+        said = old.payload if payload is None else payload
+        with self._store.transaction():
+            hanging = dependents(self._outbox, old)
+            self._outbox.discarded(old, SUPERSEDED, self._device.now())
+            made = self._changes.again(old, said, item.base_version, checked=payload is not None)
+            self._outbox.discarded(old, SUPERSEDED, self._device.now(), made.id)
+            self._follow(hanging)
+        return made
+
+    def discard(self, item: ReviewItem, reason: str, depending: Dependents | None) -> None:
+        """Give a change up. Raises :class:`ReviewError`.
+
+        Where others build on it, ``depending`` has to say what becomes of them: ``discard`` gives
+        the chain up, for the same reason; ``detach`` sends them without it, which cannot be where
+        it was to create their record.
+        """
+        old = self._open(item)
+        if not reason.strip():
+            raise ReviewError("a reason is needed")
+        hanging = dependents(self._outbox, old)
+        if hanging and depending is None:
+            raise ReviewError(f"{len(hanging)} others build on it: discard or detach them")
+        if hanging and depending == "detach" and HANDLERS[old.operation].creates:
+            raise ReviewError("what builds on a record that will not be cannot be detached")
+        with self._store.transaction():
+            self._outbox.discarded(old, reason, self._device.now())
+            if depending == "detach":
+                self._follow(hanging)
+            else:
+                for each in hanging:
+                    self._outbox.discarded(each, reason, self._device.now())
+            self._bookkeeping.settled([old, *hanging])
+
+    def confirm(self, item: ReviewItem, line: Line) -> Mutation:
+        """Send the request that a person confirms; what builds on it is queued again.
+
+        Raises :class:`NotConfirmed` where the service refuses it (the item then says why),
+        :class:`ServiceAway` where it does not answer, :class:`ReviewError`.
+        """
+        old = self._open(item)
+        request = (old.problem or {}).get("confirm")
+        if old.state is not State.CONFIRMATION or request is None:
+            raise ReviewError("this is nothing to confirm")
+        if not str(request["href"]).startswith("/"):
+            raise ReviewError("the request does not go to the service")
+        body = request.get("body")
+        answer = line.ask(
+            request["method"],
+            request["href"],
+            content=None if body is None else orjson.dumps(body),
+            headers={**request.get("headers", {}), "Content-Type": "application/json"},
+        )
+        if not answer.is_success:
+            self._refused(old, answer)
+        with self._store.transaction():
+            position = int(answer.headers.get("x-log-position", 0))
+            self._outbox.applied(old, _version(answer), position, self._device.now())
+            for each in dependents(self._outbox, old):
+                if each.state is State.BLOCKED:
+                    self._outbox.queue_again(each)
+            self._bookkeeping.settled([old])
+        return self._outbox.by_id(old.id)
+
+    def _refused(self, old: Mutation, answer: httpx.Response) -> None:
+        status, code, request_id = refusal(answer)
+        state = State.CONFLICT if status in (409, 412) else State.REJECTED
+        with self._store.transaction():
+            self._outbox.refused(old, state, problem_of(answer) | {"code": code})
+        raise NotConfirmed(status, code, request_id)
+
+    def _open(self, item: ReviewItem) -> Mutation:
+        """Return the item's mutation as it is now. Raises :class:`ReviewError` where it is done."""
+        now = self._outbox.numbered(item.number)
+        if now is None or now.state not in IN_REVIEW or now.state != item.kind:
+            raise ReviewError("this is settled, or not what it was: look at the review again")
+        return now
+
+    def _follow(self, hanging: list[Mutation]) -> None:
+        """Queue anew, in order, what built on a mutation that another one stands for."""
+        for each in hanging:
+            if each.doubtful:
+                continue  # it may be in; otherwise its answer puts it to the review
+            self._outbox.discarded(each, SUPERSEDED, self._device.now())
+            made = self._changes.again(each, each.payload, None, checked=False)
+            self._outbox.discarded(each, SUPERSEDED, self._device.now(), made.id)
+
+
+def _version(answer: httpx.Response) -> int | None:
+    found = _VERSION.fullmatch(answer.headers.get("etag", ""))
+    return int(found[1]) if found else None

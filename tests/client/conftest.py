@@ -1,0 +1,33 @@
+"""Devices at one service, each with a file and a tenant of its own."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from tests.api.conftest import clock, service
+from tests.client.given import Site
+from tests.service import Service
+
+from registration.client import Client
+
+__all__ = ["clock", "service"]
+
+
+@pytest.fixture
+def site(service: Service, tmp_path: Path) -> Iterator[Site]:
+    """A clinic of its own, whose devices keep their files in one folder."""
+    made = Site(service, tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def device(site: Site) -> Client:
+    """A device that has never synchronised."""
+    return site.device()
+
+
+@pytest.fixture
+def another(site: Site) -> Callable[[], Client]:
+    """Another device of the same clinic, with another person."""
+    return lambda: site.device("desk-2", sub="nurse-2")
