@@ -183,6 +183,7 @@ class _Device:
             attempt += 1
 
     async def _wait(self, seconds: float, attempt: int) -> None:
+        self._link.close()  # the service would, before the device is back
         longer = min(_LONGEST_WAIT, seconds * 1.5**attempt)
         await asyncio.sleep(self._chance.uniform(1, 1.5) * longer)
 
