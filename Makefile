@@ -48,6 +48,6 @@ lock: install ## Resolve the dependencies anew into requirements.lock
 	mv .venv/lock.new requirements.lock
 
 clean: ## Remove what was installed or generated; data folders stay
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .schemathesis build dist
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .schemathesis .peers build dist
 	find src -name __pycache__ -prune -exec rm -rf {} +
 	rm -rf src/*.egg-info

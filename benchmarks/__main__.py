@@ -19,6 +19,8 @@ from benchmarks import (
     projection,
     results,
     search_http,
+    sync,
+    sync_peers,
 )
 from benchmarks.bench import Bench, started
 
@@ -34,6 +36,7 @@ PARTS: dict[str, Callable[[Bench], None]] = {
     "projection": projection.run,
     "imports": imports.run,
     "search": search_http.run,
+    "sync": sync.run,
 }
 
 
@@ -48,8 +51,15 @@ def main(
         Path | None,
         typer.Option(help="Where to write the page. [default: RESULTS.md, of a whole run only]"),
     ] = None,
+    install_peers: Annotated[
+        bool,
+        typer.Option("--install-peers", help="Only install what `sync` is compared with."),
+    ] = False,
 ) -> None:
     """Measure, print a table, and write benchmarks/RESULTS.md."""
+    if install_peers:
+        sync_peers.install()
+        return
     console = Console(width=None if Console().is_terminal else 200)
     chosen = [name.strip() for name in only.split(",") if name.strip()] or list(PARTS)
     unknown = set(chosen) - PARTS.keys()

@@ -112,7 +112,7 @@ def _next_of_kin(bench: Bench, service: Service, patients: list[bytes]) -> None:
 
 def _open_loop(bench: Bench, service: Service) -> None:
     """Let patients come in at a fixed rate, and see how far behind the search read model is."""
-    _caught_up(bench)
+    caught_up(bench)
     workload = Register(service.token, "open", note_positions=True)
     plan = Plan(
         service.host,
@@ -177,21 +177,22 @@ SELECT position FROM read_model_position WHERE name = 'search' AND tenant = 'def
 """
 _BEHIND = """
 SELECT h.position - coalesce(p.position, 0) FROM log_head h
-  LEFT JOIN read_model_position p ON p.name = 'search' AND p.tenant = h.tenant
- WHERE h.tenant = 'default'
+  LEFT JOIN read_model_position p ON p.name = %s AND p.tenant = h.tenant
+ WHERE h.tenant = %s
 """
 
 
-def _caught_up(bench: Bench) -> None:
-    """Wait until the read model has what came before."""
+def caught_up(bench: Bench, name: str = "search", tenant: str = "default") -> float:
+    """Wait until the read model has what came before; returns for how many seconds."""
     start = time.monotonic()
     with connect(bench.postgres.url) as connection:
-        while (row := connection.execute(_BEHIND).fetchone()) and row[0] > 0:
+        while (row := connection.execute(_BEHIND, (name, tenant)).fetchone()) and row[0] > 0:
             if time.monotonic() - start > _CAUGHT_UP_SECONDS:
                 raise RuntimeError(f"the read model stays {row[0]} events behind")
             time.sleep(0.1)
     seconds = time.monotonic() - start
     bench.say(f"  (the read model was level {seconds:.1f} s after the load before)")
+    return seconds
 
 
 def closed(bench: Bench, service: Service, workload: Work) -> Report[Work]:

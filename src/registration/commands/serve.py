@@ -1,5 +1,6 @@
 """`registration serve`: the HTTP service, with its PostgreSQL and its read models."""
 
+import multiprocessing
 import os
 import signal
 import socket
@@ -64,7 +65,10 @@ def create_worker_app() -> Any:
     """The application for one of several workers, which ends when its supervisor is gone."""
     from registration.api.app import create_app
 
-    _end_with(os.getppid())
+    # not os.getppid(): by now that is another one where the supervisor was killed at once
+    supervisor = multiprocessing.parent_process()
+    if supervisor is not None and supervisor.pid is not None:
+        _end_with(supervisor.pid)
     return create_app()
 
 

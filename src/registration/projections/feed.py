@@ -2,7 +2,7 @@
 
 import asyncio
 import zlib
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from typing import LiteralString, NamedTuple
 from uuid import UUID
 
@@ -33,12 +33,6 @@ REBUILDER = 0x72656275
 # A leader that hangs (a stopped process) loses its session, and with it the lock.
 WRITER = "-c synchronous_commit=off -c idle_session_timeout=10000"
 
-_BEHIND = """
-SELECT h.tenant, h.position
-  FROM registration.log_head h
-  LEFT JOIN registration.read_model_position p ON p.name = %s AND p.tenant = h.tenant
- WHERE h.position > coalesce(p.position, 0)
-"""
 _EVENTS = """
 SELECT tenant, position, stream_id, version, topic, data, metadata, recorded_at, hash
   FROM registration.event
@@ -49,7 +43,8 @@ _COUNT = """
 SELECT count(*) FROM registration.event WHERE tenant = %s AND position > %s AND position <= %s
 """
 _ADVANCE = """
-INSERT INTO registration.read_model_position AS p (name, tenant, position) VALUES (%s, %s, %s)
+INSERT INTO registration.read_model_position AS p (name, tenant, position)
+SELECT unnest(%s::text[]), %s, %s
     ON CONFLICT (name, tenant) DO UPDATE SET position = excluded.position WHERE p.position = %s
 """
 _PARK = """
@@ -133,11 +128,18 @@ async def forget(connection: Connection, name: str) -> None:
     await connection.execute("DELETE FROM registration.dead_letter WHERE name = %s", (name,))
 
 
-async def heads_ahead(connection: Connection, name: str) -> dict[str, int]:
-    """Return the heads of the logs that the read model is behind of."""
-    # Planned each time: a plan from when the tables were empty would be kept for good.
-    cursor = await connection.execute(_BEHIND, (name,), prepare=False)
+async def log_heads(connection: Connection) -> dict[str, int]:
+    """Return how far the log of each tenant is."""
+    cursor = await connection.execute("SELECT tenant, position FROM registration.log_head")
     return dict(await cursor.fetchall())
+
+
+def unwanted(model: ReadModel) -> frozenset[str]:
+    """Return the topics that the read model is not told of.
+
+    Not those that no program of this version knows: they are read, and fail where they belong.
+    """
+    return frozenset(kind.TOPIC for kind in EVENTS if kind not in model.EVENTS)
 
 
 def divide(heads: Mapping[str, int], read: dict[str, int]) -> list[Slice]:
@@ -163,15 +165,14 @@ def divide(heads: Mapping[str, int], read: dict[str, int]) -> list[Slice]:
 
 
 async def read_ahead(
-    reader: Connection, model: ReadModel, plan: Callable[[], Awaitable[list[Slice]]]
+    reader: Connection, model: ReadModel, heads: Mapping[str, int], read: Mapping[str, int]
 ) -> AsyncGenerator[list[Slice], None]:
-    """Yield what ``plan`` asks for, until it asks for nothing; reads one batch ahead."""
-
-    # what no program of this version knows is read, and fails where it belongs
-    others = [kind.TOPIC for kind in EVENTS if kind not in model.EVENTS]
+    """Yield what is between ``read`` and ``heads``; reads one batch ahead."""
+    read = dict(read)
+    others = unwanted(model)
 
     async def fetch() -> list[Slice]:
-        return [await _read(reader, part, others) for part in await plan()]
+        return await read_slices(reader, divide(heads, read), others)
 
     ahead = asyncio.create_task(fetch())
     try:
@@ -185,8 +186,15 @@ async def read_ahead(
         await asyncio.gather(ahead, return_exceptions=True)
 
 
+async def read_slices(
+    reader: Connection, slices: Sequence[Slice], others: Iterable[str]
+) -> list[Slice]:
+    """Return the slices with their events, but for those of the topics ``others``."""
+    others = list(others)
+    return [await _read(reader, part, others) for part in slices]
+
+
 async def _read(reader: Connection, part: Slice, others: list[str]) -> Slice:
-    """Return the slice with its events, but for those of ``others``."""
     where = (part.tenant, part.after, part.until)
     cursor = await reader.execute(_EVENTS, (*where, others), binary=True)
     events = [RecordedEvent(*row) for row in await cursor.fetchall()]
@@ -249,14 +257,15 @@ def not_of_an_event(error: Exception) -> bool:
     )
 
 
-async def advance(connection: Connection, name: str, batch: Sequence[Slice]) -> None:
-    if not batch:
+async def advance(connection: Connection, names: Sequence[str], batch: Sequence[Slice]) -> None:
+    """Record that the read models have the batch; all of them must stand where it begins."""
+    if not (names and batch):
         return
     async with connection.cursor() as cursor:
         await cursor.executemany(
-            _ADVANCE, [(name, part.tenant, part.until, part.after) for part in batch]
+            _ADVANCE, [(names, part.tenant, part.until, part.after) for part in batch]
         )
-        if cursor.rowcount != len(batch):
+        if cursor.rowcount != len(batch) * len(names):
             raise SupersededError
 
 

@@ -20,8 +20,8 @@ from registration.projections.feed import (
     apply_singly,
     create_if_missing,
     create_schema,
-    divide,
     forget,
+    log_heads,
     not_of_an_event,
     park,
     read_ahead,
@@ -47,11 +47,13 @@ async def rebuild(
     progress: Progress | None = None,
     *,
     models: Sequence[ReadModel] = READ_MODELS,
+    strict: bool = True,
 ) -> None:
     """Build one read model (or all) anew from the log, and exchange it for the one in use.
 
     Raises :class:`RebuildError` when a read model has no such name, when an event cannot be
-    applied, or when somebody else rebuilds the same one; the tables in use then stay.
+    applied, or when somebody else rebuilds the same one; the tables in use then stay. Unless
+    ``strict``, the stream of such an event is parked, as live.
     """
     chosen = [model for model in models if name in (None, model.NAME)]
     if not chosen:
@@ -62,7 +64,7 @@ async def rebuild(
             await database.connect(url, name=f"rebuild {model.NAME}") as reader,
         ):
             await create_if_missing(writer, model)
-            await Rebuild(model, writer, reader, progress, strict=True).run()
+            await Rebuild(model, writer, reader, progress, strict=strict).run()
 
 
 class Rebuild:
@@ -125,7 +127,9 @@ class Rebuild:
                 statement("ALTER SCHEMA {} RENAME TO {}", self._shadow, name)
             )
             await forget(self._writer, name)
-            await advance(self._writer, name, [Slice(t, 0, p) for t, p in self._positions.items()])
+            await advance(
+                self._writer, [name], [Slice(t, 0, p) for t, p in self._positions.items()]
+            )
             await park(self._writer, name, self._failures)
             await self._writer.execute(
                 "UPDATE registration.read_model SET version = %s, rebuilt_at = clock_timestamp()"
@@ -135,15 +139,11 @@ class Rebuild:
 
     async def _catch_up(self) -> int:
         """Read the log up to the heads of now; returns how many events that were."""
-        cursor = await self._reader.execute("SELECT tenant, position FROM registration.log_head")
-        heads: dict[str, int] = dict(await cursor.fetchall())
-        read = dict(self._positions)
-        taken = sum(heads.values()) - sum(read.values())
-
-        async def plan() -> list[Slice]:
-            return divide(heads, read)
-
-        async with aclosing(read_ahead(self._reader, self._model, plan)) as batches:
+        heads = await log_heads(self._reader)
+        taken = sum(heads.values()) - sum(self._positions.values())
+        async with aclosing(
+            read_ahead(self._reader, self._model, heads, self._positions)
+        ) as batches:
             async for batch in batches:
                 await self._take(batch)
                 if self._progress:
