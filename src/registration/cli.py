@@ -10,6 +10,7 @@ from registration.commands import (
     CommandError,
     app,
     demo,
+    desk,
     import_,
     migrate,
     readmodels,
@@ -25,7 +26,7 @@ from registration.eventstore.migrations import MigrationError
 __all__ = ["COMMANDS", "app", "main"]
 
 # Importing a module registers its command; a new one is added here.
-COMMANDS = (serve, token, migrate, readmodels, retention, verify, import_, sample, demo)
+COMMANDS = (serve, token, migrate, readmodels, retention, verify, import_, sample, demo, desk)
 
 EXPECTED_ERRORS = (
     AlreadyServing,
