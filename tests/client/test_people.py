@@ -50,7 +50,7 @@ def test_what_one_pushed_and_another_pulled_is_laid_on_top_no_more(site: Site) -
     patient = device.register(ADA_OKORO)
     device.push()
     device.sign_in(site.token(sub="nurse-2"))
-    device.sync()
+    device.pull(device.history()[0].position)
     device.sign_in(site.token(sub="nurse-1"))
     view = device.patient(patient.id)
     assert view is not None

@@ -74,7 +74,9 @@ class Settling:
             raise ReviewError("a reason is needed")
         hanging = dependents(self._outbox, old)
         if hanging and depending is None:
-            raise ReviewError(f"{len(hanging)} others build on it: discard or detach them")
+            raise ReviewError(
+                f"changes that build on it: {len(hanging)}; say whether to discard or detach them"
+            )
         if hanging and depending == "detach" and HANDLERS[old.operation].creates:
             raise ReviewError("what builds on a record that will not be cannot be detached")
         with self._store.transaction():
