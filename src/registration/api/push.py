@@ -41,6 +41,7 @@ _PATIENCE = 0.6
 
 _SHOWABLE = re.compile(r"[!-~]{1,64}", re.ASCII)
 _CREATES_WITH = ("id", "clientMutationId")
+_OPERATIONS = {operation.value: operation for operation in Operation}
 _ROUTES = {route.operation: route for route in COMMAND_ROUTES}
 
 
@@ -150,15 +151,18 @@ def _placed(error: DomainError, at: str) -> DomainError:
 
 def _mutation(said: Mapping[str, Any], context: Context) -> Mutation:
     """Return what one member of the array states; what it cannot mean goes with it."""
-    found = Mutation(said["clientMutationId"])
+    # what waits for it does not depend on what else is wrong with it
+    found = Mutation(
+        said["clientMutationId"],
+        operation=_OPERATIONS.get(str(said.get("operation"))),
+        aggregate_id=_uuid_or_none(said.get("aggregateId")),
+    )
     try:
-        # told apart first: the others' order does not depend on what else is wrong with it
-        its_id = mutation_id(_uuid(found.said_id), context.now)
-        operation = _operation(said.get("operation"))
-        found = found._replace(
-            id=its_id, aggregate_id=_uuid_or_none(said.get("aggregateId")), operation=operation
-        )
-        return found._replace(command=_command(_validated(QueuedMutation, said), operation))
+        found = found._replace(id=mutation_id(_uuid(found.said_id), context.now))
+        if found.operation is None:
+            raise invalid("/operation", "is no operation of the policy table")
+        queued: QueuedMutation = _validated(QueuedMutation, said)
+        return found._replace(command=_command(queued, found.operation))
     except DomainError as error:
         return found._replace(error=error)
 
@@ -175,13 +179,6 @@ def _uuid_or_none(value: Any) -> UUID | None:
         return UUID(value) if isinstance(value, str) else None
     except ValueError:
         return None
-
-
-def _operation(name: Any) -> Operation:
-    try:
-        return Operation(name)
-    except ValueError:
-        raise invalid("/operation", "is no operation of the policy table") from None
 
 
 def _command(queued: QueuedMutation, operation: Operation) -> Command:
