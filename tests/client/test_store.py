@@ -5,7 +5,9 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
+from random import Random
 
 import pytest
 from tests.client.given import ADA_OKORO, Site, told
@@ -21,6 +23,18 @@ while True:
     made = client.register({"names": [{"family": "Okoro"}], "gender": "female"})
     client.add_next_of_kin(made.id, {"name": "Chidi", "relationship": "brother"})
     print(made.id, flush=True)
+"""
+
+SYNCHRONISING = """
+import sys
+from registration.client import Client
+client = Client.open(sys.argv[1], url=sys.argv[3], token=sys.argv[2])
+while True:
+    for _ in range(5):
+        made = client.register({"names": [{"family": "Okoro"}], "gender": "female"})
+        client.add_next_of_kin(made.id, {"name": "Chidi", "relationship": "brother"})
+    client.sync()
+    print("synchronised", flush=True)
 """
 
 
@@ -103,3 +117,26 @@ def test_a_kill_between_two_changes_loses_nothing_and_doubles_nothing(
     assert len(site.desk().get("/v1/patients", params={"name": "okoro"}).json()["items"]) == min(
         len(registered), 50
     )
+
+
+def test_kills_in_the_midst_of_synchronising_lose_nothing_and_double_nothing(site: Site) -> None:
+    path, random = site.folder / "desk-1.db", Random(11)
+    arguments = [sys.executable, "-c", SYNCHRONISING, str(path), site.token(), site.service.url]
+    for _ in range(4):
+        with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            time.sleep(random.uniform(0, 0.2))
+            os.kill(process.pid, signal.SIGKILL)
+    client = site.device(None)
+    assert client.sync().waiting == 0
+    assert {state for _, state in told(client.history())} == {"applied"}
+    registered = [m.aggregate_id for m in client.history() if m.operation == "patient.register"]
+    answer = site.desk().get("/v1/sync/pull", params={"limit": 1000}).json()
+    bodies = [item["body"] for item in answer["items"] if item["kind"] == "patient"]
+    assert sorted(body["id"] for body in bodies) == sorted(map(str, registered))
+    assert {len(body["nextOfKin"]) for body in bodies} <= {0, 1}
+    added = sum(m.operation == "patient.add_next_of_kin" for m in client.history())
+    assert sum(len(body["nextOfKin"]) for body in bodies) == added
+    shown = [client.patient(its_id) for its_id in registered]
+    assert all(view is not None and not view.pending for view in shown)

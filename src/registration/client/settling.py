@@ -59,7 +59,7 @@ class Settling:
             self._outbox.discarded(old, SUPERSEDED, self._device.now())
             made = self._changes.again(old, said, item.base_version, checked=payload is not None)
             self._outbox.discarded(old, SUPERSEDED, self._device.now(), made.id)
-            self._follow(hanging)
+            self._follow(hanging, item)
         return made
 
     def discard(self, item: ReviewItem, reason: str, depending: Dependents | None) -> None:
@@ -82,7 +82,7 @@ class Settling:
         with self._store.transaction():
             self._outbox.discarded(old, reason, self._device.now())
             if depending == "detach":
-                self._follow(hanging)
+                self._follow(hanging, None)
             else:
                 for each in hanging:
                     self._outbox.discarded(each, reason, self._device.now())
@@ -153,12 +153,22 @@ class Settling:
             raise ReviewError("the answer to its confirmation got lost: confirm it again first")
         return old
 
-    def _follow(self, hanging: list[Mutation]) -> None:
-        """Queue anew, in order, what built on a mutation that another one stands for."""
+    def _follow(self, hanging: list[Mutation], seen: ReviewItem | None) -> None:
+        """Queue anew, in order, what built on a mutation that another one stands for.
+
+        ``seen``: what the person looked at; changes of the same record are made on that, too.
+        """
         for each in hanging:
+            base = seen.base_version if seen and _on_the_same(each, seen.mutation) else None
             self._outbox.discarded(each, SUPERSEDED, self._device.now())
-            made = self._changes.again(each, each.payload, None, checked=False)
+            made = self._changes.again(each, each.payload, base, checked=False)
             self._outbox.discarded(each, SUPERSEDED, self._device.now(), made.id)
+
+
+def _on_the_same(one: Mutation, other: Mutation) -> bool:
+    """Whether the versions that two mutations state are those of one record."""
+    parts = (HANDLERS[one.operation].part, HANDLERS[other.operation].part)
+    return one.aggregate_id == other.aggregate_id and parts == (None, None)
 
 
 def _version(answer: httpx.Response) -> int | None:
