@@ -1,5 +1,6 @@
 """Push and pull against the service, over a network that fails as told."""
 
+import gzip
 from collections.abc import Callable
 from datetime import timedelta
 from uuid import UUID
@@ -120,7 +121,7 @@ def test_after_413_it_sends_half_and_puts_what_is_too_large_alone_to_the_review(
         device.register({"names": [{"given": [given]}], "gender": "female"})
 
     def sizes(request: httpx.Request) -> list[str]:
-        body = orjson.loads(httpx_decoded(request))
+        body = orjson.loads(said_in(request))
         return [m["payload"]["names"][0]["given"][0] for m in body["mutations"]]
 
     def narrow(request: httpx.Request, send: Callable[[], httpx.Response]) -> httpx.Response:
@@ -138,9 +139,8 @@ def test_after_413_it_sends_half_and_puts_what_is_too_large_alone_to_the_review(
     assert (item.kind, item.code) == ("rejected", "PAYLOAD_TOO_LARGE")
 
 
-def httpx_decoded(request: httpx.Request) -> bytes:
-    import gzip
-
+def said_in(request: httpx.Request) -> bytes:
+    """Return the JSON of a push."""
     body = request.content
     zipped = request.headers.get("content-encoding") == "gzip"
     return gzip.decompress(body) if zipped else body
@@ -260,3 +260,41 @@ def test_what_is_registered_for_elsewhere_leaves_after_the_sync(site: Site) -> N
     assert device.patient(patient.id) is not None
     device.sync()
     assert device.patient(patient.id) is None
+
+
+def test_a_refusal_whose_answer_got_lost_comes_again_with_its_reason(
+    device: Client, site: Site
+) -> None:
+    card = {"system": "https://ids.example/card", "value": "7"}
+    site.desk().given_patient(identifiers=[card])
+    device.pull()
+    patient = device.register(ADA_OKORO | {"identifiers": [card]})
+    device.add_next_of_kin(patient.id, CHIDI)
+    site.network.faults = [lost_answer]
+    assert counts(device.push()) == {"sent": 2, "conflicts": 1, "blocked": 1, "duplicates": 1}
+    [item] = device.review()
+    assert (item.code, bool(item.detail)) == ("IDENTIFIER_CONFLICT", True)
+
+
+def test_what_the_service_could_not_take_is_kept_and_sent_after_the_time_it_asks_for(
+    device: Client, site: Site
+) -> None:
+    device.sync()
+    first = device.register(ADA_OKORO)
+    device.register(ADA_OKORO)
+
+    def half(request: httpx.Request, send: Callable[[], httpx.Response]) -> httpx.Response:
+        body = orjson.loads(said_in(request))
+        ids = [m["clientMutationId"] for m in body["mutations"]]
+        whole = send()
+        whole.read()
+        told = orjson.loads(whole.content)
+        told["results"][1] = {"clientMutationId": ids[1], "status": "retry", "retryAfter": 3}
+        headers = {"content-type": "application/json", "date": whole.headers["date"]}
+        return httpx.Response(200, json=told, headers=headers)
+
+    site.network.faults = [half]
+    # the second one was in, which the service tells when it comes again
+    assert counts(device.push()) == {"sent": 2, "applied": 2, "duplicates": 1}
+    assert 3 <= site.slept[0] <= 3.5
+    assert device.patient(first.id) is not None
