@@ -17,6 +17,7 @@ from registration.commands import (
     retention,
     sample,
     serve,
+    simulate,
     token,
     verify,
 )
@@ -26,7 +27,19 @@ from registration.eventstore.migrations import MigrationError
 __all__ = ["COMMANDS", "app", "main"]
 
 # Importing a module registers its command; a new one is added here.
-COMMANDS = (serve, token, migrate, readmodels, retention, verify, import_, sample, demo, desk)
+COMMANDS = (
+    serve,
+    token,
+    migrate,
+    readmodels,
+    retention,
+    verify,
+    import_,
+    sample,
+    demo,
+    desk,
+    simulate,
+)
 
 EXPECTED_ERRORS = (
     AlreadyServing,

@@ -4,13 +4,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.api.conftest import clock, service
 from tests.client.given import Site
 from tests.service import Desk, Service
 
 from registration.client import Client
-
-__all__ = ["clock", "service"]
 
 
 @pytest.fixture

@@ -54,6 +54,7 @@ def load_settings(**options: Any) -> Settings:
     except SettingsError as error:
         raise CommandError(f"invalid settings: {error}") from error
     logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it tells paths and queries
     return settings
 
 

@@ -1,7 +1,6 @@
 """`registration demo`: some minutes of a clinic against the running service, told as it goes."""
 
 import importlib
-import logging
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -50,7 +49,6 @@ def demo(
             f"there is no {KEY_FILE} in {settings.data_dir}: start the service with `make run`, or "
             "name the data folder of the one that runs with --data-dir"
         )
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # the story shows each request itself
     with httpx.Client(base_url=url, timeout=10) as http:
         story = Story(http, settings.data_dir, 0 if fast else pause)
         try:

@@ -3,27 +3,13 @@
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
-import pytest
 from rich.console import Console
-from tests.api.conftest import service
 from tests.client.given import Site
-from tests.service import Service
 
 from registration.client.terminal import Terminal
 
-__all__ = ["service"]
-
 NOWHERE = "http://127.0.0.1:9"
-
-
-@pytest.fixture
-def site(service: Service, tmp_path: Path) -> Iterator[Site]:
-    made = Site(service, tmp_path)
-    yield made
-    made.close()
 
 
 def desk(site: Site, *lines: str, url: str | None = None, **more: str) -> tuple[int, list[str]]:
