@@ -1,4 +1,4 @@
-"""Devices, people and faults, all decided by a seed: whatever happens, the truth comes out whole."""
+"""Devices, people and faults, all decided by a seed: the truth comes out whole, whatever happens."""
 
 from collections.abc import Iterator
 
