@@ -128,19 +128,19 @@ def attempt_of(command: Command, context: Context) -> Attempt:
         rule_for(command.operation),
         command.aggregate_id or context.new_id(),
         key,
-        None if key is None else _fingerprint(command),
+        None if key is None else fingerprint_of(command),
         orjson.dumps(metadata),
     )
 
 
-def _fingerprint(command: Command) -> UUID:
-    parts = [
+def fingerprint_of(command: Command) -> UUID:
+    """Return what two requests under one key have in common if they are the same request."""
+    parts: list[Any] = [
         command.operation,
         command.aggregate_id,
         command.entry,
         command.version,
         command.said,
     ]
-    if command.after is not None:
-        parts.append(command.after)
+    parts += [each for each in (command.after, command.supersedes) if each is not None]
     return key_hash(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS))

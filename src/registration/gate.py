@@ -13,7 +13,15 @@ from uuid import UUID
 
 import orjson
 
-from registration.command import Attempt, Command, Refusal, Reply, attempt_of, require_scope
+from registration.command import (
+    Attempt,
+    Command,
+    Refusal,
+    Reply,
+    attempt_of,
+    fingerprint_of,
+    require_scope,
+)
 from registration.domain.aggregate import Aggregate, Stamp
 from registration.domain.context import Context
 from registration.domain.contract import Offline, rule_for
@@ -34,14 +42,19 @@ from registration.eventstore.records import (
     event_digest,
     key_hash,
 )
-from registration.eventstore.store import LATEST, EventStore, LoadRequest
+from registration.eventstore.store import (
+    FORGOTTEN_IN_TIME,
+    LATEST,
+    EventStore,
+    LoadRequest,
+)
 from registration.versions import check_version, mutation_of
 
 MOST_RACES = 20
 """Times that a command is decided again because another process moved its stream meanwhile."""
 
-_REFUSED = 0
-"""Stands for the status of a stored refusal, whose number is the HTTP layer's."""
+_REFUSED_FOR_GOOD = 1
+"""Stands for the status of a queued write's refusal: a person has settled it since."""
 
 # Refusals that depend on what is stored, and so are worth remembering under a key. The others
 # depend on the request alone, and come again by themselves.
@@ -239,7 +252,7 @@ class Gate:
             AppendRequest(
                 stream_id=attempt.aggregate_id,
                 version=0,
-                status=_REFUSED,
+                status=_REFUSED_FOR_GOOD if attempt.command.offline else FORGOTTEN_IN_TIME,
                 key=attempt.key,
                 fingerprint=attempt.fingerprint,
                 body=orjson.dumps(
@@ -255,9 +268,27 @@ class Gate:
 
     async def _first(self, attempt: Attempt, outcome: Outcome) -> Reply:
         """Give the outcome that was found under the request's key, if it is this request's."""
-        if outcome.fingerprint != attempt.fingerprint:
+        if outcome.fingerprint not in (attempt.fingerprint, _confirmation_of(attempt, outcome)):
             raise Refusal(_key_reused(attempt))
         return await self._replay(attempt, outcome)
+
+    async def version_before(self, command: Command, context: Context) -> int | None:
+        """Return the version that a command left when it came before; ``None`` if it did not.
+
+        For what states no version of a part. Unlike :meth:`handle` it loads no stream, so a long
+        queue that is sent again costs little. Raises :class:`Refusal` as :meth:`handle` would.
+        """
+        attempt = attempt_of(command, context)
+        require_scope(context.scopes, attempt.rule.scope)
+        known = await self._store.load(LoadRequest(context.tenant, None, attempt.key))
+        outcome = known.outcome
+        if outcome is None:
+            return None
+        if outcome.fingerprint not in (attempt.fingerprint, _confirmation_of(attempt, outcome)):
+            raise Refusal(_key_reused(attempt))
+        if outcome.body is not None:
+            raise _stored_refusal(outcome, attempt)
+        return outcome.version
 
     async def _replay(self, attempt: Attempt, outcome: Outcome) -> Reply:
         """Answer as the first request was answered; after the time to live, with what is now."""
@@ -287,6 +318,14 @@ def _require_confirmation(attempt: Attempt, seen: Aggregate[Any]) -> None:
             "A person has to confirm this with a direct request.",
             {"confirmVersion": seen.version},
         )
+
+
+def _confirmation_of(attempt: Attempt, outcome: Outcome) -> UUID | None:
+    """Return the fingerprint that the direct request had by which a person confirmed a mutation."""
+    if not attempt.command.offline or attempt.handler.case is None:
+        return None
+    direct = attempt.command._replace(version=outcome.version - 1, after=None, supersedes=None)
+    return fingerprint_of(direct)
 
 
 def _new_events(attempt: Attempt, events: Sequence[Event], version: int) -> list[NewEvent]:

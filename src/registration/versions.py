@@ -5,7 +5,7 @@ Stale means: an event after that version touches what the command touches (the c
 surprise to it: a mutation that says ``afterMutation`` was made with those changes on the screen.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -38,13 +38,19 @@ def check_version(
     if stated == (current.version if current is not None else 0):
         return
     steps = _steps(attempt, history)
-    if stated is None:
-        stated = _base_of_chain(attempt, history, steps)
+    chain = _chain(attempt, history)
+    is_own = [mutation_of(record.meta) in chain for _, record in steps]
+    if stated is None or (stated == 0 and attempt.handler.part is None and chain):
+        stated = _base_of(attempt, chain, history, steps)
     known = (stated > 0 or attempt.handler.part is not None) and stated <= len(steps)
-    later = steps[stated:] if known else []
-    own = _own_before(attempt)
+    first = stated
+    if stated == 0 and True in is_own:
+        first = is_own.index(True)  # it was not there when the chain began
+    later = steps[first:] if known else []
     colliding = [
-        step for step in later if _collides(attempt, step[1].event) and not own(step[1].meta)
+        step
+        for step, own in zip(later, is_own[first:], strict=known)
+        if not own and _collides(attempt, step[1].event)
     ]
     if known and not colliding:
         return
@@ -80,49 +86,50 @@ def mutation_of(meta: Mapping[str, Any]) -> str | None:
     return meta.get("clientMutationId") or meta.get("idempotencyKey")
 
 
-def _own_before(attempt: Attempt) -> Callable[[Mapping[str, Any]], bool]:
-    """Tell the events that this device made before, up to the mutation that this one builds on."""
-    if attempt.command.after is None:
-        return lambda _meta: False
-    until, context = str(attempt.command.after), attempt.context
+def _chain(attempt: Attempt, history: Sequence[RecordedEvent]) -> dict[str | None, RecordedEvent]:
+    """Return the own mutations that this one builds on, back to the first: what made each.
 
-    def is_own(meta: Mapping[str, Any]) -> bool:
-        if meta["actor"] != context.actor:
-            return False
-        earlier = (
-            meta.get("client") == context.client and meta.get("clientMutationId", "~") <= until
-        )
-        return earlier or mutation_of(meta) == until
+    Followed by what each one named, not by their ids: a device that was restored from a backup has
+    forgotten some of its own, and has not seen them. One that changed nothing ends the chain.
+    """
+    made = {mutation_of(record.meta): record for record in reversed(history)}
+    chain: dict[str | None, RecordedEvent] = {}
+    after = None if attempt.command.after is None else str(attempt.command.after)
+    while after is not None and after not in chain:
+        link = made.get(after)
+        if link is None or link.meta["actor"] != attempt.context.actor:
+            break
+        chain[after] = link
+        after = link.meta.get("afterMutation")
+    return chain
 
-    return is_own
 
-
-def _base_of_chain(
+def _base_of(
     attempt: Attempt,
+    chain: Mapping[str | None, RecordedEvent],
     history: Sequence[RecordedEvent],
     steps: Sequence[tuple[int, RecordedEvent]],
 ) -> int:
-    """Return the version that the chain of own mutations started from.
+    """Return the version that a chain of own mutations started from.
 
-    It is that of the create that the chain goes back to, or the ``baseVersion`` that one of its
-    mutations stated. The version that the last one left would hide what others did before it.
+    It is the ``baseVersion`` that one of them stated, or that of the record's creation where this
+    device made it. The version that the last one left would hide what others did before it.
     """
-    made = {mutation_of(record.meta): record for record in reversed(history)}
-    made.pop(None, None)
-    link = made.get(str(attempt.command.after))
-    base = None
-    while base is None and link is not None and link.meta["actor"] == attempt.context.actor:
-        if HANDLERS[Operation(link.meta["operation"])].part is None:
-            base = link.meta.get("baseVersion")
-        link = made.get(link.meta.get("afterMutation"))
-    if base is None and _own_before(attempt)(history[0].meta):
-        base = 1  # this device made the record
-    if base is None:
-        raise DomainError(
-            "VERSION_REQUIRED",
-            "afterMutation does not tell what you had seen: state baseVersion too.",
-        )
-    return sum(record.version <= base for _, record in steps)
+    for link in chain.values():
+        base = link.meta.get("baseVersion")
+        part = HANDLERS[Operation(link.meta["operation"])].part
+        if base is not None and part is None:
+            return sum(record.version <= base for _, record in steps)
+        if base is not None and part is attempt.handler.part and _is_its_own(attempt, link.event):
+            return int(base)
+    first = history[0].meta
+    if first["actor"] == attempt.context.actor and (
+        mutation_of(first) in chain or first.get("client") == attempt.context.client is not None
+    ):
+        return sum(record.version <= 1 for _, record in steps)
+    raise DomainError(
+        "VERSION_REQUIRED", "afterMutation does not tell what you had seen: state baseVersion too."
+    )
 
 
 def _subject(attempt: Attempt, seen: Aggregate[Any]) -> Aggregate[Any] | Part | None:

@@ -1,6 +1,7 @@
 """A device gets what changed."""
 
 import base64
+import json
 import threading
 import time
 from typing import Any
@@ -215,6 +216,29 @@ class TestScope:
             [("patient", patient["id"], False)],
         )
 
+    def test_two_moves_at_once_are_told_once(self, desk: Desk):
+        patient = desk.given_patient()
+        device = Device(desk, facility=NORTH)
+        device.pull()
+        moved(desk, moved(desk, patient, NORTH), SOUTH)
+
+        assert device.pull() == [("patient", patient["id"], True)]
+
+    def test_an_encounter_without_facility_goes_with_its_patient(self, desk: Desk):
+        patient = desk.given_patient(facility=NORTH)
+        visit = encounter(desk, patient)
+        succeeded(
+            desk.post(
+                f"/v1/encounters/{visit['id']}/transitions", {"to": "arrived"}, If_Match='"1"'
+            )
+        )
+
+        assert Device(desk, facility=SOUTH).pull() == []
+        assert Device(desk, facility=NORTH).pull() == [
+            ("patient", patient["id"], False),
+            ("encounter", visit["id"], False),
+        ]
+
     def test_an_encounter_keeps_its_patient_in_scope(self, desk: Desk):
         patient = desk.given_patient(facility=NORTH)
         encounter(desk, patient, facility=NORTH)
@@ -286,6 +310,19 @@ class TestCursors:
         answer = desk.get("/v1/sync/pull", params={"cursor": forged})
 
         problem(answer, 410, "RESYNC_REQUIRED")
+
+    @pytest.mark.parametrize(
+        ("place_of", "value"), [(1, None), (1, True), (2, True), (4, True), (2, 2**70), (3, 7)]
+    )
+    def test_a_forged_cursor(self, desk: Desk, place_of: int, value: object):
+        cursor = succeeded(desk.get("/v1/sync/pull"))["cursor"]
+        said = orjson.loads(base64.urlsafe_b64decode(cursor + "==="))
+        said[place_of] = value
+        forged = base64.urlsafe_b64encode(json.dumps(said).encode()).decode().rstrip("=")
+
+        answer = desk.get("/v1/sync/pull", params={"cursor": forged})
+
+        problem(answer, 422, "VALIDATION_FAILED")
 
     def test_a_position_that_is_not_there_yet(self, desk: Desk):
         answer = desk.get("/v1/sync/pull", params={"minPosition": 5})
@@ -391,6 +428,14 @@ class TestStream:
 
         assert data == 'data: {"position":2}'
         timer.join()
+
+    def test_who_was_further_than_the_log_is_told_where_it_is(self, desk: Desk):
+        """As after a backup was restored: browsers send the id of the last event by themselves."""
+        desk.given_patient()
+        with self.opened(desk, **{"last-event-id": "99"}) as stream:
+            data = next(line for line in stream.iter_lines() if line.startswith("data"))
+
+        assert data == 'data: {"position":1}'
 
     def test_it_outlives_the_deadline_of_requests_and_ends_with_the_token(self, service: Service):
         desk = service.desk(exp=int(time.time()) + 7)

@@ -1,8 +1,13 @@
 """A device that was offline sends what it queued."""
 
+import dataclasses
 import gzip
 import itertools
 import random
+import socket
+import time
+import urllib.parse
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any, ClassVar
 from uuid import UUID, uuid4
@@ -32,6 +37,9 @@ from tests.sync.given import (
     queued,
     registration,
 )
+
+from registration.domain.contract import Operation
+from registration.domain.handlers import HANDLERS
 
 
 def visit(patient_id: object) -> list[dict[str, Any]]:
@@ -115,6 +123,28 @@ def test_a_create_whose_answer_was_lost_online_and_that_is_pushed_then_is_one_cr
     assert desk.post("/v1/patients", body).status_code == 201
 
     assert outcome(desk, mutation) == [("duplicate", "applied", 1)]
+
+
+def patiently(desk: Desk, *mutations: dict[str, Any]) -> list[dict[str, Any]]:
+    """Push, again while the service is busy."""
+    while True:
+        answer = desk.post("/v1/sync/push", {"clientId": TABLET, "mutations": list(mutations)})
+        if answer.status_code != 429:
+            results: list[dict[str, Any]] = succeeded(answer)["results"]
+            return results
+        time.sleep(int(answer.headers["retry-after"]))
+
+
+def test_the_same_push_eight_times_at_once_is_done_once(desk: Desk):
+    """Given a lost answer, when the device sends again and again without waiting, then: once."""
+    mutations = [mutation for _ in range(5) for mutation in visit(new_id())]
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: patiently(desk, *mutations), range(8)))
+
+    told = [[result["status"] for result in results] for results in zip(*answers, strict=True)]
+    assert [sorted(statuses) for statuses in told] == [["applied"] + ["duplicate"] * 7] * 25
+    versions = [{result["version"] for result in results} for results in zip(*answers, strict=True)]
+    assert versions == [{version} for version in (1, 2, 1, 1, 2)] * 5
 
 
 def test_an_edit_on_a_stale_version_is_a_conflict_that_shows_both_sides(desk: Desk):
@@ -282,6 +312,64 @@ class TestWhatAChangeWasMadeOn:
             ("applied", 1),
         ]
 
+    def test_what_a_restored_device_forgot_is_foreign_to_it(self, desk: Desk):
+        """Given a correction that was lost with the disk, when the device goes on, it is told"""
+        patient = desk.given_patient()
+        push(desk, correction(patient["id"], "1960", base_version=1))
+        added = kin(patient["id"])
+        edit = correction(patient["id"], "1970", base_version=1, after_mutation=after(added))
+
+        assert outcome(desk, added, edit) == [
+            ("applied", 3),
+            ("conflict", "OPTIMISTIC_LOCK_CONFLICT"),
+        ]
+
+    def test_a_base_of_nothing_together_with_ones_own_create(self, desk: Desk):
+        first = registration()
+        edit = correction(first["aggregateId"], base_version=0, after_mutation=after(first))
+
+        assert outcome(desk, first, edit) == [("applied", 1), ("applied", 2)]
+
+    def test_an_extension_that_was_taken_away_before_is_not_there_for_a_whole_chain(
+        self, desk: Desk
+    ):
+        admin = desk.service.desk(desk.tenant, role="admin", sub="somebody-else")
+        name = f"survey-{new_id().hex[:8]}"
+        succeeded(admin.post(f"/v1/extension-schemas/{name}/versions", {"schema": True}))
+        patient = desk.given_patient()
+        path = f"{place(patient)}/extensions/{name}"
+        succeeded(admin.put(path, {"schemaVersion": 1, "data": 1}, If_Match='"0"'))
+        succeeded(admin("DELETE", path, If_Match='"1"'))
+
+        def data(value: int, **more: Any) -> dict[str, Any]:
+            said = {"schemaVersion": 1, "data": value}
+            return queued("patient.set_extension", patient["id"], said, entry=name, **more)
+
+        first = data(2, base_version=0)
+        second = data(3, base_version=0, after_mutation=after(first))
+        third = queued(
+            "patient.remove_extension", patient["id"], entry=name, after_mutation=after(second)
+        )
+
+        assert outcome(desk, first, second, third) == [
+            ("applied", 3),
+            ("applied", 4),
+            ("applied", 0),
+        ]
+
+    def test_a_chain_about_a_flag_takes_the_flags_base(self, desk: Desk):
+        patient = desk.given_patient()
+        succeeded(desk.put(f"{place(patient)}/consents/research", GRANTED, If_Match='"0"'))
+
+        def said(decision: str, **more: Any) -> dict[str, Any]:
+            payload = GRANTED | {"decision": decision}
+            return queued("patient.set_consent", patient["id"], payload, entry="research", **more)
+
+        first = said("withdrawn", base_version=1)
+        second = said("granted", after_mutation=after(first))
+
+        assert outcome(desk, first, second) == [("applied", 2), ("applied", 3)]
+
     def test_afterMutation_across_pushes_and_after_the_time_to_live(  # noqa: N802
         self, desk: Desk, clock: Clock
     ):
@@ -399,6 +487,32 @@ class TestEachStandsOrFallsAlone:
         assert outcome(desk, taken, retired) == [("applied", 2), ("applied", 1)]
 
 
+def test_a_schema_that_moved_on_meanwhile_still_takes_what_was_made_under_its_old_version(
+    desk: Desk,
+):
+    admin = desk.service.desk(desk.tenant, role="admin")
+    name = f"survey-{new_id().hex[:8]}"
+    versions = f"/v1/extension-schemas/{name}/versions"
+    succeeded(admin.post(versions, {"schema": {"type": "object"}}))
+    patient = desk.given_patient()
+    queue = [
+        queued(
+            "patient.set_extension",
+            patient["id"],
+            {"schemaVersion": number, "data": {}},
+            entry=name,
+            base_version=0,
+        )
+        for number in (1, 3)
+    ]
+    said = {"schema": {"type": "array"}, "compatibility": "none"}
+    succeeded(admin.post(versions, said))
+
+    assert outcome(desk, *queue) == [("applied", 1), ("conflict", "OPTIMISTIC_LOCK_CONFLICT")]
+    later = {**queue[1], "clientMutationId": str(new_id()), "baseVersion": 1}
+    assert outcome(desk, later) == [("rejected", "EXTENSION_INVALID")]
+
+
 class TestOffline:
     """What is safety-critical or a legal record is not done by a queue."""
 
@@ -456,6 +570,10 @@ class TestOffline:
             desk(ask["method"], ask["href"], said=ask["body"], headers=ask["headers"])
         )
         assert shown["status"] == "finished"
+        assert outcome(desk, opened, ended) == [
+            ("duplicate", "applied", 1),
+            ("duplicate", "applied", 2),
+        ]
 
     def test_a_move_that_the_state_machine_lacks_is_a_conflict_to_look_at(self, desk: Desk):
         patient = desk.given_patient()
@@ -468,6 +586,63 @@ class TestOffline:
         )
 
         assert outcome(desk, opened, moved)[1] == ("conflict", "ENCOUNTER_TRANSITION_NOT_ALLOWED")
+
+
+def test_a_refused_mutation_is_settled_for_good(desk: Desk, clock: Clock):
+    """Given a number that was held, and free since, when the refused one returns, then: refused"""
+    card = [{"system": CARD, "value": "4711"}]
+    holder, other = desk.given_patient(identifiers=card), desk.given_patient()
+    late = queued("patient.add_identifier", other["id"], card[0])
+    push(desk, late)
+    retirement = f"{place(holder)}/identifiers/{holder['identifiers'][0]['id']}/retirement"
+    succeeded(desk.post(retirement, {"reason": "lost"}))
+    clock.ahead = timedelta(days=30)
+
+    assert outcome(desk, late) == [("duplicate", "conflict", "IDENTIFIER_CONFLICT")]
+
+
+def test_a_long_queue_on_one_record_gets_further_each_time(desk: Desk):
+    """However slow: what is in is not done again, and so a device comes to its end."""
+    chain = [registration()]
+    for number in range(150):
+        its_id = chain[0]["aggregateId"]
+        chain.append(correction(its_id, str(1900 + number % 90), after_mutation=after(chain[-1])))
+
+    rounds = [outcome(desk, *chain)]
+    while rounds[-1][-1][0] == "retry":
+        rounds.append(outcome(desk, *chain))
+
+    done = [sum(status != "retry" for status, *_ in results) for results in rounds]
+    assert done == sorted(set(done))
+    assert outcome(desk, *chain) == [("duplicate", "applied", n) for n in range(1, 152)]
+
+
+def test_a_fault_of_ours_costs_one_mutation_and_what_builds_on_it(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+):
+    sound = HANDLERS[Operation.ADD_NEXT_OF_KIN]
+
+    def decide(state: Any, command: Any, context: Any) -> Any:
+        if command.name == "BOOM":
+            raise ZeroDivisionError
+        return sound.decide(state, command, context)
+
+    monkeypatch.setitem(
+        HANDLERS, Operation.ADD_NEXT_OF_KIN, dataclasses.replace(sound, decide=decide)
+    )
+    its_id = desk.given_patient()["id"]
+    boom = kin(its_id, "BOOM")
+    builds_on_it = kin(its_id, after_mutation=after(boom))
+
+    results = push(desk, boom, builds_on_it, kin(its_id), registration())
+
+    assert [(r["status"], r.get("retryAfter")) for r in results] == [
+        ("retry", 60),
+        ("retry", 60),
+        ("applied", None),
+        ("applied", None),
+    ]
+    assert any(b'"fault":"ZeroDivisionError"' in line for line in desk.service.lines)
 
 
 class TestIds:
@@ -595,6 +770,23 @@ class TestTheEnvelope:
         assert outcome(reader, registration()) == [("rejected", "FORBIDDEN")]
 
 
+def test_a_slow_upload_is_waited_for(desk: Desk):
+    """Given a tablet whose bytes trickle in past the deadline of requests, then it is answered."""
+    body = orjson.dumps({"clientId": TABLET, "mutations": [registration() for _ in range(5)]})
+    where = urllib.parse.urlsplit(desk.service.url)
+    with socket.create_connection((where.hostname or "", where.port or 0)) as line:
+        line.sendall(
+            (
+                "POST /v1/sync/push HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+                f"Authorization: Bearer {desk.bearer}\r\nContent-Length: {len(body)}\r\n\r\n"
+            ).encode()
+        )
+        for start in range(0, len(body), len(body) // 5):
+            line.sendall(body[start : start + len(body) // 5])
+            time.sleep(1)
+        assert line.recv(1000).startswith(b"HTTP/1.1 200")
+
+
 def test_pointers_start_at_the_mutation(desk: Desk):
     [result] = push(desk, registration(birthDate="yesterday", names=[]))
 
@@ -614,7 +806,7 @@ def test_every_operation_that_is_permitted_offline_goes_through(desk: Desk):
     chain = [
         first,
         queued("patient.add_name", its_id, {"id": name, "family": "Obi"}),
-        queued("patient.replace_name", its_id, {"family": "Obi"}, entry=name),
+        queued("patient.replace_name", its_id, {"family": "Obiora"}, entry=name),
         queued("patient.retire_name", its_id, {"reason": "typo"}, entry=name),
         queued(
             "patient.add_identifier", its_id, {"id": card, "system": CARD, "value": str(new_id())}

@@ -105,7 +105,8 @@ class Observed:
         seen.code = code
         if seen.status:  # an answer is out, whole or in part: it cannot be taken back
             return
-        response = problem(code, PROBLEMS[code].why, instance=scope["path"])
+        why = "The body did not arrive in time." if seen.reading else PROBLEMS[code].why
+        response = problem(code, why, instance=scope["path"])
         await response(scope, receive, send)
 
 

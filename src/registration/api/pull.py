@@ -2,14 +2,21 @@
 
 import re
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from datetime import datetime
 from hashlib import sha256
 from typing import Annotated, Any, NamedTuple
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+)
 from pydantic.alias_generators import to_camel
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -60,6 +67,9 @@ class PullQuery(BaseModel):
     ] = None
 
 
+Position = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
+
+
 class _Cursor(NamedTuple):
     """Where a feed goes on, and what it was: of which scope, log, tables and policy.
 
@@ -67,13 +77,16 @@ class _Cursor(NamedTuple):
     """
 
     facility: str | None
-    kinds: Sequence[str]
-    position: int
+    kinds: list[str]
+    position: Position
     after_id: UUID
-    snapshot: int
-    made_at: int
+    snapshot: Position
+    made_at: Annotated[int, Field(strict=True)]
     mark: str
     policy: str
+
+
+_CURSORS = TypeAdapter(_Cursor)
 
 
 async def page(request: Request, caller: Caller, query: PullQuery) -> Response:
@@ -84,7 +97,7 @@ async def page(request: Request, caller: Caller, query: PullQuery) -> Response:
         kind for kind, scope in _READ_SCOPES.items() if scope is None or scope in caller.scopes
     ]
     cursor = None if query.cursor is None else _decoded(query.cursor)
-    if cursor is not None and (cursor.facility, list(cursor.kinds)) != (facility, kinds):
+    if cursor is not None and (cursor.facility, cursor.kinds) != (facility, kinds):
         raise _resync("Your scope is another one than this cursor's.")
     asked = ChangesQuery(caller.tenant, facility, kinds, limit=query.limit)
     if cursor is None:
@@ -131,7 +144,7 @@ def _answer(
         items.append(item)
     following = _Cursor(
         asked.facility,
-        asked.kinds,
+        list(asked.kinds),
         found.next_position,
         found.next_id,
         found.position if cursor is None else cursor.snapshot,
@@ -163,16 +176,10 @@ def _resync(why: str) -> DomainError:
 
 
 def _decoded(text: str) -> _Cursor:
-    found = decode_cursor(text)
     try:
-        facility, kinds, position, after_id, snapshot, made_at, mark, policy = found
-        cursor = _Cursor(facility, kinds, position, UUID(after_id), snapshot, made_at, mark, policy)
-        sound = 0 <= position < 2**63 and 0 <= snapshot < 2**63
-    except (TypeError, ValueError, AttributeError):
-        sound = False
-    if not sound:
-        raise invalid("/cursor", "is no cursor of this list")
-    return cursor
+        return _CURSORS.validate_python(decode_cursor(text))
+    except ValidationError:
+        raise invalid("/cursor", "is no cursor of this list") from None
 
 
 def _short(mark: bytes) -> str:
@@ -200,7 +207,7 @@ def follow(request: Request, caller: Caller) -> Response:
     said = request.headers.get("last-event-id", "0")
     since = int(said) if _EVENT_ID.fullmatch(said) else 0
     positions = services(request).positions
-    positions.admit()
+    positions.admit(caller.tenant)
     seen = request.scope["observation"]
     seen.operation = "sync.stream"
     seen.limit.reschedule(None)  # it is meant to last

@@ -1,5 +1,6 @@
 """``POST /v1/sync/push``: reading a batch of queued writes, and telling what became of each."""
 
+import asyncio
 import json
 import re
 from collections.abc import Mapping
@@ -11,11 +12,13 @@ from pydantic import Field, StrictInt, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
+from registration.api.auth import Caller
 from registration.api.command_table import COMMAND_ROUTES, JSON
 from registration.api.compression import compressed
 from registration.api.json_body import holds_nul, parse_each
 from registration.api.problems import details
 from registration.api.requests import (
+    Services,
     authenticated,
     context_of,
     mutation_id,
@@ -36,6 +39,8 @@ MOST_MUTATIONS = 500
 MOST_BYTES = 2 * 1024 * 1024
 """After gunzip."""
 _LIMITS = {"mutations": MOST_MUTATIONS, "bytes": MOST_BYTES}
+_READING = 60.0
+"""Seconds that a body may take to arrive."""
 _PATIENCE = 0.6
 """Share of a request's deadline after which no further mutation is begun."""
 
@@ -77,16 +82,25 @@ async def push(request: Request) -> Response:
     its = services(request)
     caller = await authenticated(request)
     require_scope(caller.scopes, "sync")
-    its.pusher.admit()
+    with its.pusher.admitted(caller.tenant):
+        return await _push(request, its, caller)
+
+
+async def _push(request: Request, its: Services, caller: Caller) -> Response:
+    seen = request.scope["observation"]
+    loop = asyncio.get_running_loop()
+    # a tablet in a valley is slow, and not wrong; what the service does has its time after that
+    seen.limit.reschedule(loop.time() + _READING)
     batch = await _batch(request)
+    seen.limit.reschedule(loop.time() + its.settings.request_deadline)
     if caller.client not in (None, batch.client_id):
         raise DomainError("FORBIDDEN", "This token speaks for another device than clientId.")
     context = context_of(caller, its)._replace(client=batch.client_id)
     results = await its.pusher.push(
-        [_mutation(said, context) for said in batch.mutations],
+        lambda: (_mutation(said, context) for said in batch.mutations),
         context,
         patience=_PATIENCE * its.settings.request_deadline,
-        faults=request.scope["observation"].faults.append,
+        faults=seen.faults.append,
     )
     for result in results:
         its.metrics.mutation(result.mutation.operation or "unknown", result.status)

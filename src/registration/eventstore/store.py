@@ -37,6 +37,9 @@ Result = TypeVar("Result")
 MAX_BATCH = 256
 """Requests in one call; past some hundreds a call gains nothing and only delays its first."""
 
+FORGOTTEN_IN_TIME = 0
+"""The status of a stored refusal that goes with its time to live; others are kept for good."""
+
 LATEST = 2**31 - 1
 """Stands for the newest version, whichever it is."""
 
@@ -242,15 +245,18 @@ class EventStore:
         return await self._with_connection(query)
 
     async def forget_refusals(self) -> int:
-        """Delete stored refusals whose time to live has passed; returns how many."""
+        """Delete stored refusals whose time to live has passed; returns how many.
+
+        Of those of queued writes, what they hold beyond their code: see ``0003_queued_writes``.
+        """
 
         async def query(connection: AsyncConnection[TupleRow]) -> int:
             cursor = await connection.execute(
-                "DELETE FROM outcome WHERE body IS NOT NULL AND recorded_at"
-                " <= coalesce(%s, clock_timestamp()) - %s",
+                "SELECT forget_refusals(coalesce(%s, clock_timestamp()) - %s)",
                 (self._now(), self.ttl),
             )
-            return cursor.rowcount
+            row = await cursor.fetchone()
+            return int(row[0]) if row else 0
 
         return await self._with_connection(query)
 
@@ -290,8 +296,8 @@ class EventStore:
             request = requests[i - 1]
             if topic is None:
                 late = at <= (self._now() or datetime.now(at.tzinfo)) - self.ttl
-                if data is None or not late:
-                    fingerprint, status, stream = outcome
+                fingerprint, status, stream = outcome
+                if data is None or not late or status != FORGOTTEN_IN_TIME:
                     outcomes[i - 1] = Outcome(
                         fingerprint, status, stream, version, position, data, at, late
                     )

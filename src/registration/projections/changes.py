@@ -2,8 +2,9 @@
 
 ``record`` holds what the wire shows, folded by the same code as a ``GET``. ``scope`` says in
 which facility's scope a record is (``''``: in everybody's), or was, and since which position. A
-patient is in the scope of its facility and of each facility where it has an encounter; a record of
-no facility is in everybody's, and then in no other.
+patient is in the scope of its facility and of each facility where it has an encounter; an encounter
+of no facility in that of its patient's facility, as it was then; what else is of no facility in
+everybody's, and then in no other.
 
 Each event is taken in by itself, also within a batch: so the rows do not depend on how the log was
 cut into batches, and a facility that a patient belonged to for a moment is told that it left.
@@ -21,7 +22,7 @@ from psycopg.rows import TupleRow
 from registration.domain.aggregate import Aggregate, Stamp
 from registration.domain.encounter import Encounter
 from registration.domain.events import EVENTS as ALL
-from registration.domain.events import Event
+from registration.domain.events import EncounterOpened, Event
 from registration.domain.extension_schema import ExtensionSchema
 from registration.domain.patient_resource import Patient
 from registration.eventstore.records import RecordedEvent
@@ -141,22 +142,25 @@ class _Place:
 async def apply(connection: Connection, events: Sequence[RecordedEvent]) -> None:
     """Take in events of one tenant."""
     known = await _earlier(connection, events)
-    patients = {
-        patient for recorded in events if (patient := _patient_of(recorded, known)) is not None
-    }
-    places = await _places(connection, events[0].tenant, patients)
+    about = {recorded.stream_id for recorded in events}
+    about |= {e.event.patient_id for e in events if isinstance(e.event, EncounterOpened)}
+    places = await _places(connection, events[0].tenant, about)
     last: dict[UUID, int] = {}
     for recorded in events:
         its_id, position = recorded.stream_id, recorded.position
         aggregate = known[its_id]
         aggregate.apply(recorded.event, Stamp.of(recorded))
         last[its_id] = position
-        facility = _facility(aggregate)
-        places.setdefault(its_id, _Place()).changed(position, facility)
-        if isinstance(aggregate, Encounter) and recorded.version == 1:
-            patient_id = _state(aggregate).patient_id
-            if patient_id in places:  # its patient is not parked
-                places[patient_id].visit(position, facility)
+        place = places.setdefault(its_id, _Place())
+        if not isinstance(aggregate, Encounter):
+            place.changed(position, _facility(aggregate))
+        elif isinstance(recorded.event, EncounterOpened):
+            # its patient is missing here where that was parked
+            patient = places.get(recorded.event.patient_id, _Place())
+            place.changed(position, recorded.event.facility or patient.own or EVERYBODY)
+            patient.visit(position, place.own or EVERYBODY)
+        else:
+            place.changed(position, place.own or EVERYBODY)
     await _write(connection, events[0].tenant, known, last, places)
 
 
@@ -191,17 +195,8 @@ def _kind(event: Event) -> tuple[str, type[Aggregate[Any]]]:
     return next((kind, made) for kind, made in _KINDS if isinstance(event, made.EVENTS))
 
 
-def _patient_of(recorded: RecordedEvent, known: dict[UUID, Aggregate[Any]]) -> UUID | None:
-    """Return the patient whose scope the event may change."""
-    if isinstance(known[recorded.stream_id], Patient):
-        return recorded.stream_id
-    return getattr(recorded.event, "patient_id", None)
-
-
-async def _places(
-    connection: Connection, tenant: str, patients: Iterable[UUID]
-) -> dict[UUID, _Place]:
-    cursor = await connection.execute(_PLACES, (list(patients), tenant))
+async def _places(connection: Connection, tenant: str, ids: Iterable[UUID]) -> dict[UUID, _Place]:
+    cursor = await connection.execute(_PLACES, (list(ids), tenant))
     return {
         its_id: _Place(own, visited, present)
         for its_id, own, visited, present in await cursor.fetchall()
@@ -222,7 +217,7 @@ async def _write(
             _name_of(known[its_id]),
             known[its_id].version,
             position,
-            _facility(known[its_id]),
+            places[its_id].own,
             getattr(_state(known[its_id]), "patient_id", None),
             body_of(known[its_id]),
         )
@@ -234,7 +229,7 @@ async def _write(
             tenant,
             facility,
             its_id,
-            _name_of(known[its_id]) if its_id in known else "patient",
+            _name_of(known[its_id]) if its_id in known else "patient",  # of an encounter
             position,
             present,
         )
@@ -342,8 +337,9 @@ _OF_FACILITY: LiteralString = """
                AND (s.position, s.id) > (%(position)s, %(after_id)s) AND s.kind = ANY(%(kinds)s)
                AND (s.present OR (s.position > %(snapshot)s AND NOT EXISTS (
                    SELECT FROM changes.scope AS o
-                    WHERE o.tenant = s.tenant AND o.id = s.id AND o.present
-                      AND o.facility IN ('', %(facility)s))))
+                    WHERE o.tenant = s.tenant AND o.id = s.id
+                      AND o.facility IN ('', %(facility)s)
+                      AND (o.present OR o.position > s.position))))
              ORDER BY s.position, s.id LIMIT %(limit)s
          ) AS seen
          ORDER BY 1, 2 LIMIT %(limit)s

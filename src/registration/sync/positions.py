@@ -13,7 +13,7 @@ from registration.domain.errors import DomainError
 from registration.projections.changes import NAME
 
 MOST_LISTENERS = 1000
-"""Streams of one process; each is an open connection."""
+"""Streams of one tenant to one process; each is an open connection."""
 _LOOK = 0.1
 _AWAY = 1.0
 
@@ -39,9 +39,9 @@ class Positions:
         self.closed = True
         self._wake()
 
-    def admit(self) -> None:
-        """Raise ``TOO_MANY_REQUESTS`` where too many listen already."""
-        if sum(self._listeners.values()) >= MOST_LISTENERS:
+    def admit(self, tenant: str) -> None:
+        """Raise ``TOO_MANY_REQUESTS`` where too many listen to the tenant's feed already."""
+        if self._listeners.get(tenant, 0) >= MOST_LISTENERS:
             raise DomainError("TOO_MANY_REQUESTS", "Too many streams are open.")
 
     @asynccontextmanager
@@ -59,12 +59,15 @@ class Positions:
                 self._positions.pop(tenant, None)
 
     async def after(self, tenant: str, position: int, patience: float) -> int | None:
-        """Return the next position past ``position``; ``None`` after ``patience`` seconds."""
+        """Return the next position that is not ``position``; ``None`` after ``patience`` seconds.
+
+        It is a lower one where the log was restored from a backup.
+        """
         try:
             async with asyncio.timeout(patience):
                 while not self.closed:
-                    news, reached = self._news, self._positions.get(tenant, 0)
-                    if reached > position:
+                    news, reached = self._news, self._positions.get(tenant)
+                    if reached not in (None, position):
                         return reached
                     await news.wait()
         except TimeoutError:

@@ -7,6 +7,7 @@ identifier. All others run at once, and so share appends.
 
 import asyncio
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -25,9 +26,10 @@ from registration.eventstore.store import StoreOverloadedError, StoreUnavailable
 from registration.gate import Gate
 
 AT_ONCE = 4
-"""Batches that one process carries out at a time; more would only wait for the same log."""
-MOST_WAITING = 100
-"""Batches that may wait for their turn; each of them holds its body."""
+"""Pushes of a tenant that a process carries out at a time; more would wait for the same log."""
+MOST_AT_ONCE = 100
+"""Pushes of a tenant that may be here, read, waiting or carried out; each holds its body."""
+_READ_AT_ONCE = 20
 
 _LATER = {"TOO_MANY_REQUESTS": 1, "UNAVAILABLE": 2, "IDEMPOTENCY_IN_FLIGHT": 1}
 """Refusals that say nothing of the mutation, with the seconds after which to send it again."""
@@ -95,21 +97,33 @@ class Result:
 
 
 class Pusher:
-    """Carries batches out, a few at a time."""
+    """Carries batches out, of each tenant a few at a time."""
 
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
-        self._turns = asyncio.Semaphore(AT_ONCE)
-        self._waiting = 0
+        self._turns: dict[str, asyncio.Semaphore] = {}
+        self._here: dict[str, int] = {}
 
-    def admit(self) -> None:
-        """Raise ``TOO_MANY_REQUESTS`` where too many wait already: before their body is read."""
-        if self._waiting >= MOST_WAITING:
+    @contextmanager
+    def admitted(self, tenant: str) -> Iterator[None]:
+        """Hold a place for one push, from before its body is read until it is answered.
+
+        Raises ``TOO_MANY_REQUESTS`` where the tenant has too many here.
+        """
+        if self._here.get(tenant, 0) >= MOST_AT_ONCE:
             raise DomainError("TOO_MANY_REQUESTS", "Too many pushes are waiting.")
+        self._here[tenant] = self._here.get(tenant, 0) + 1
+        try:
+            yield
+        finally:
+            self._here[tenant] -= 1
+            if not self._here[tenant]:
+                del self._here[tenant]
+                self._turns.pop(tenant, None)
 
     async def push(
         self,
-        mutations: Sequence[Mutation],
+        mutations: Callable[[], Iterable[Mutation]],
         context: Context,
         *,
         patience: float,
@@ -117,23 +131,27 @@ class Pusher:
     ) -> list[Result]:
         """Carry mutations out; returns their results in order, after every commit they report.
 
-        What has not begun after ``patience`` seconds is to be sent again. ``faults`` is told of
-        errors of ours, each of which costs one mutation and what builds on it.
+        ``mutations`` reads them, once it is this push's turn. What has not begun after
+        ``patience`` seconds is to be sent again. ``faults`` is told of errors of ours, each of
+        which costs one mutation and what builds on it.
         """
         loop = asyncio.get_running_loop()
         end = loop.time() + patience
-        self._waiting += 1
+        turns = self._turns.setdefault(context.tenant, asyncio.Semaphore(AT_ONCE))
         try:
-            async with asyncio.timeout(patience):
-                await self._turns.acquire()
+            async with asyncio.timeout_at(end):
+                await turns.acquire()
         except TimeoutError:
             raise DomainError("TOO_MANY_REQUESTS", "Too many pushes are waiting.") from None
-        finally:
-            self._waiting -= 1
         try:
-            return await _Batch(self._gate, context, end, faults).run(mutations)
+            read = []
+            for number, mutation in enumerate(mutations(), 1):
+                read.append(mutation)
+                if number % _READ_AT_ONCE == 0:
+                    await asyncio.sleep(0)  # others go on meanwhile
+            return await _Batch(self._gate, context, end, faults).run(read)
         finally:
-            self._turns.release()
+            turns.release()
 
 
 class _Batch:
@@ -147,6 +165,7 @@ class _Batch:
         self._end = end
         self._faults = faults
         self._stopped: int | None = None
+        self._resent = False
         self._created: set[UUID] = set()
         self._not_created: set[UUID] = set()
 
@@ -167,11 +186,11 @@ class _Batch:
     async def _in_turn(self, mutation: Mutation, before: Iterable[asyncio.Task[Result]]) -> Result:
         for task in before:
             earlier = await task
-            if earlier.status is Status.RETRY:
+            if earlier.status is Status.RETRY and _hangs_on(mutation, earlier.mutation):
                 return Result(mutation, Status.RETRY, retry_after=earlier.retry_after)
         result = await self._result(mutation)
-        its_id, operation = mutation.aggregate_id, mutation.operation
-        if its_id is not None and operation in HANDLERS and HANDLERS[operation].creates:
+        its_id = mutation.aggregate_id
+        if its_id is not None and _creates(mutation) and result.status is not Status.RETRY:
             if result.is_applied:
                 self._created.add(its_id)
             elif its_id not in self._created:
@@ -197,7 +216,12 @@ class _Batch:
         return result
 
     async def _carried_out(self, mutation: Mutation, command: Command) -> Result:
+        part = HANDLERS[command.operation].part
         try:
+            if self._resent and part is None:
+                before = await self._gate.version_before(command, self._context)
+                if before is not None:
+                    return _again(mutation, before)
             reply = await self._gate.handle(command, self._context)
         except Refusal as refusal:
             return _refused(mutation, refusal.error, replayed=refusal.replayed)
@@ -208,16 +232,31 @@ class _Batch:
         except Exception as error:  # noqa: BLE001  (told to the log; the others go on)
             self._faults(error)
             return Result(mutation, Status.RETRY, retry_after=_AFTER_A_FAULT)
-        version = (reply.part or reply.aggregate).version
+        version = reply.aggregate.version
+        if part is not None:  # gone is what the next one would state as 0
+            version = 0 if reply.part is None else reply.part.version
         if reply.replayed:
-            return Result(
-                mutation,
-                Status.DUPLICATE,
-                version,
-                position=reply.position,
-                original=Status.APPLIED,
-            )
+            self._resent = True  # then so is the rest, most likely
+            return _again(mutation, version, reply.position)
         return Result(mutation, Status.APPLIED, version, position=reply.position)
+
+
+def _again(mutation: Mutation, version: int, position: int = 0) -> Result:
+    return Result(mutation, Status.DUPLICATE, version, position=position, original=Status.APPLIED)
+
+
+def _creates(mutation: Mutation) -> bool:
+    return mutation.operation in HANDLERS and HANDLERS[mutation.operation].creates
+
+
+def _hangs_on(mutation: Mutation, earlier: Mutation) -> bool:
+    """Whether a mutation can go nowhere before an earlier one was carried out."""
+    command = mutation.command
+    if command is None or mutation.id == earlier.id:
+        return True
+    if _creates(earlier) and earlier.aggregate_id in (command.aggregate_id, *_related(command)):
+        return True
+    return command.after == earlier.id
 
 
 def _order(mutation: Mutation) -> tuple[bool, int]:
