@@ -1,4 +1,4 @@
-"""A PostgreSQL for the tests, and a fresh database for each that asks.
+"""A PostgreSQL for the tests, a fresh database for each that asks, and one service for all.
 
 The server is an embedded one, shared by all pytest-xdist workers of a run, unless
 `REGISTRATION_TEST_DATABASE_URL` names another
@@ -17,6 +17,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 from psycopg import sql
+from tests.service import Clock, Desk, Service, running
 
 import registration.cli  # noqa: F401  (all commands, in their order, whatever a test imports)
 from registration.eventstore.embedded import EmbeddedPostgres
@@ -94,6 +95,30 @@ def module_database_url(_databases: "_Databases", _migrated_template: str) -> It
     name, url = _databases.create(_migrated_template)
     yield url
     _databases.drop(name)
+
+
+@pytest.fixture(scope="session")
+def service(
+    _databases: "_Databases", _migrated_template: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Service]:
+    """The service and its read models, on a database that all tests of the session share."""
+    name, url = _databases.create(_migrated_template)
+    with running(url, tmp_path_factory.mktemp("service")) as found:
+        yield found
+    _databases.drop(name)
+
+
+@pytest.fixture
+def desk(service: Service) -> Desk:
+    """A registration desk in a tenant of its own."""
+    return service.desk()
+
+
+@pytest.fixture
+def clock(service: Service) -> Iterator[Clock]:
+    """The service's time; what a test moved is put right after it."""
+    yield service.clock
+    service.clock.ahead -= service.clock.ahead
 
 
 class _Databases:

@@ -10,6 +10,7 @@ from registration.commands import (
     CommandError,
     app,
     demo,
+    desk,
     import_,
     migrate,
     readmodels,
@@ -26,7 +27,19 @@ from registration.eventstore.migrations import MigrationError
 __all__ = ["COMMANDS", "app", "main"]
 
 # Importing a module registers its command; a new one is added here.
-COMMANDS = (serve, token, migrate, readmodels, retention, verify, import_, sample, demo, simulate)
+COMMANDS = (
+    serve,
+    token,
+    migrate,
+    readmodels,
+    retention,
+    verify,
+    import_,
+    sample,
+    demo,
+    desk,
+    simulate,
+)
 
 EXPECTED_ERRORS = (
     AlreadyServing,

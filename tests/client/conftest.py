@@ -4,13 +4,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.api.conftest import clock, service
 from tests.client.given import Site
-from tests.service import Service
+from tests.service import Desk, Service
 
 from registration.client import Client
-
-__all__ = ["clock", "service"]
 
 
 @pytest.fixture
@@ -31,3 +28,9 @@ def device(site: Site) -> Client:
 def another(site: Site) -> Callable[[], Client]:
     """Another device of the same clinic, with another person."""
     return lambda: site.device("desk-2", sub="nurse-2")
+
+
+@pytest.fixture
+def desk_of(site: Site) -> Desk:
+    """Somebody of the same clinic who speaks to the service directly."""
+    return site.desk()

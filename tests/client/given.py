@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
 from typing import Any
+from uuid import UUID
 
 import httpx
 from tests.service import ADA, Desk, Service, new_tenant
@@ -98,11 +99,11 @@ class Site:
         """Return the token of somebody of this clinic."""
         return self.service.token(tenant=self.tenant, **claims)
 
-    def device(self, name: str = "desk-1", **claims: Any) -> Client:
+    def device(self, name: str | None = "desk-1", **claims: Any) -> Client:
         """Open the device of a name; again, after it was closed, it is the same one."""
         options = {o: claims.pop(o) for o in ("passphrase", "attempts", "facility") if o in claims}
         made = Client.open(
-            self.folder / f"{name}.db",
+            self.folder / f"{name or 'desk-1'}.db",
             url=self.service.url,
             token=self.token(**claims),
             client_id=name,
@@ -124,6 +125,18 @@ class Site:
         for client in self._open:
             client.close()
         self.network.close()
+
+
+def seen(device: Client, answer: httpx.Response) -> httpx.Response:
+    """Let a device pull until it has what a direct request did."""
+    assert answer.is_success, answer.text
+    device.pull(int(answer.headers["x-log-position"]))
+    return answer
+
+
+def pulled(device: Client, site: Site, **members: Any) -> UUID:
+    """Return a patient that somebody registered at the service, and that the device knows."""
+    return UUID(seen(device, site.desk().register(**members)).json()["id"])
 
 
 def told(mutations: list[Mutation]) -> list[tuple[str, str]]:

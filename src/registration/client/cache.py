@@ -36,6 +36,7 @@ class Cache:
 
     def __init__(self, store: Store, scope: str) -> None:
         self._store = store
+        self._policy: Mapping[str, Any] | None = None
         self.scope = scope
 
     def get(self, kind: str, its_id: UUID | str) -> Record | None:
@@ -57,14 +58,16 @@ class Cache:
 
     def policy(self) -> Mapping[str, Any] | None:
         """Return the policy that the service told; ``None`` before the first pull."""
-        row = self._store.one(
-            "SELECT body FROM record WHERE scope = ? AND kind = ?", (self.scope, POLICY)
-        )
-        return None if row is None else orjson.loads(row[0])
+        if self._policy is None:
+            query = "SELECT body FROM record WHERE scope = ? AND kind = ?"
+            row = self._store.one(query, (self.scope, POLICY))
+            self._policy = None if row is None else orjson.loads(row[0])
+        return self._policy
 
     def put(self, item: Mapping[str, Any], generation: int) -> None:
         """Keep a record of a pull in the place of what was known of it."""
         body = item["body"]
+        self._policy = None
         self._store.run(
             "INSERT INTO record (scope, kind, id, version, position, generation, patient_id, body)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (scope, kind, id) DO UPDATE"
@@ -84,6 +87,7 @@ class Cache:
 
     def drop(self, kind: str, its_id: str) -> None:
         """Forget a record."""
+        self._policy = None
         self._store.run(
             "DELETE FROM record WHERE scope = ? AND kind = ? AND id = ?", (self.scope, kind, its_id)
         )

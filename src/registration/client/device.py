@@ -13,6 +13,8 @@ from registration.client.store import Store
 
 _NOTICED = timedelta(seconds=2)
 """A service that seems further ahead by less than this is how exact the header is, no change."""
+_FRESH = timedelta(minutes=1)
+"""How much of the service's time may pass before it is noted again."""
 _EXACT = timedelta(seconds=0.1)
 """One that seems less far ahead counts from this: an instant must not lie in its future."""
 
@@ -77,7 +79,7 @@ class Device:
             return
         skew = told - self._clock().astimezone(UTC)
         known = self._skew is not None and -_EXACT < skew - self._skew < _NOTICED
-        if known and self._latest is not None and told - self._latest < timedelta(minutes=1):
+        if known and self._latest is not None and abs(told - self._latest) < _FRESH:
             return
         self._latest = told
         if not known:

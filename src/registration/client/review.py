@@ -107,7 +107,8 @@ def _computed(mutation: Mutation, record: Record | None) -> Sequence[Difference]
     mine = dict(mutation.payload)
     if "to" in mine:
         mine = {"status": mine["to"]}
-    mine.pop("at", None)
+    for chosen_here in ("id", "at"):
+        mine.pop(chosen_here, None)
     told = {each.path: each.base for each in _told(mutation.problem or {})}
     return [
         Difference(f"/{name}", told.get(f"/{name}"), body.get(name), value)

@@ -34,7 +34,7 @@ class Session:
                 tenant=_text(claims["tenant"]),
                 facility=None if claims.get("facility") is None else _text(claims["facility"]),
                 client=None if claims.get("client") is None else _text(claims["client"]),
-                scopes=frozenset(_text(claims.get("scope", "none")).split()),
+                scopes=frozenset(str(claims.get("scope", "")).split()),
                 expires=datetime.fromtimestamp(claims["exp"], UTC),
             )
         except (KeyError, TypeError, ValueError, OverflowError, OSError):

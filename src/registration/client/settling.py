@@ -14,8 +14,8 @@ import orjson
 from registration.client.bookkeeping import Bookkeeping
 from registration.client.changes import Changes
 from registration.client.device import Device
-from registration.client.errors import NotConfirmed, ReviewError
-from registration.client.line import Line, problem_of, refusal
+from registration.client.errors import NotConfirmed, ReviewError, Unauthorised
+from registration.client.line import Away, Line, problem_of, refusal
 from registration.client.mutation import IN_REVIEW, Mutation, State
 from registration.client.outbox import Outbox
 from registration.client.review import ReviewItem, dependents
@@ -52,14 +52,14 @@ class Settling:
         ``payload`` is what it shall say now, whole; as before if absent. Raises the domain's
         refusal of a payload that is impossible, and :class:`ReviewError`.
         """
-        old = self._open(item)
+        old = self._certain(item)
         said = old.payload if payload is None else payload
         with self._store.transaction():
             hanging = dependents(self._outbox, old)
             self._outbox.discarded(old, SUPERSEDED, self._device.now())
             made = self._changes.again(old, said, item.base_version, checked=payload is not None)
             self._outbox.discarded(old, SUPERSEDED, self._device.now(), made.id)
-            self._follow(hanging)
+            self._follow(hanging, item)
         return made
 
     def discard(self, item: ReviewItem, reason: str, depending: Dependents | None) -> None:
@@ -69,18 +69,20 @@ class Settling:
         the chain up, for the same reason; ``detach`` sends them without it, which cannot be where
         it was to create their record.
         """
-        old = self._open(item)
+        old = self._certain(item)
         if not reason.strip():
             raise ReviewError("a reason is needed")
         hanging = dependents(self._outbox, old)
         if hanging and depending is None:
-            raise ReviewError(f"{len(hanging)} others build on it: discard or detach them")
+            raise ReviewError(
+                f"changes that build on it: {len(hanging)}; say whether to discard or detach them"
+            )
         if hanging and depending == "detach" and HANDLERS[old.operation].creates:
             raise ReviewError("what builds on a record that will not be cannot be detached")
         with self._store.transaction():
             self._outbox.discarded(old, reason, self._device.now())
             if depending == "detach":
-                self._follow(hanging)
+                self._follow(hanging, None)
             else:
                 for each in hanging:
                     self._outbox.discarded(each, reason, self._device.now())
@@ -98,13 +100,7 @@ class Settling:
             raise ReviewError("this is nothing to confirm")
         if not str(request["href"]).startswith("/"):
             raise ReviewError("the request does not go to the service")
-        body = request.get("body")
-        answer = line.ask(
-            request["method"],
-            request["href"],
-            content=None if body is None else orjson.dumps(body),
-            headers={**request.get("headers", {}), "Content-Type": "application/json"},
-        )
+        answer = self._ask(old, request, line)
         if not answer.is_success:
             self._refused(old, answer)
         with self._store.transaction():
@@ -115,6 +111,26 @@ class Settling:
                     self._outbox.queue_again(each)
             self._bookkeeping.settled([old])
         return self._outbox.by_id(old.id)
+
+    def _ask(self, old: Mutation, request: Mapping[str, Any], line: Line) -> httpx.Response:
+        """Send the request; until an answer comes it may be done, and cannot be given up."""
+        body = request.get("body")
+        self._doubt(old, doubtful=True)
+        try:
+            answer = line.ask(
+                request["method"],
+                request["href"],
+                content=None if body is None else orjson.dumps(body),
+                headers={**request.get("headers", {}), "Content-Type": "application/json"},
+            )
+        except (Away, Unauthorised) as error:
+            self._doubt(old, doubtful=isinstance(error, Away) and error.doubtful)
+            raise
+        return answer
+
+    def _doubt(self, old: Mutation, *, doubtful: bool) -> None:
+        with self._store.transaction():
+            self._outbox.doubt([old], doubtful=doubtful)
 
     def _refused(self, old: Mutation, answer: httpx.Response) -> None:
         status, code, request_id = refusal(answer)
@@ -130,14 +146,29 @@ class Settling:
             raise ReviewError("this is settled, or not what it was: look at the review again")
         return now
 
-    def _follow(self, hanging: list[Mutation]) -> None:
-        """Queue anew, in order, what built on a mutation that another one stands for."""
+    def _certain(self, item: ReviewItem) -> Mutation:
+        """Return the item's mutation, unless it may be done for all that is known here."""
+        old = self._open(item)
+        if old.doubtful:
+            raise ReviewError("the answer to its confirmation got lost: confirm it again first")
+        return old
+
+    def _follow(self, hanging: list[Mutation], seen: ReviewItem | None) -> None:
+        """Queue anew, in order, what built on a mutation that another one stands for.
+
+        ``seen``: what the person looked at; changes of the same record are made on that, too.
+        """
         for each in hanging:
-            if each.doubtful:
-                continue  # it may be in; otherwise its answer puts it to the review
+            base = seen.base_version if seen and _on_the_same(each, seen.mutation) else None
             self._outbox.discarded(each, SUPERSEDED, self._device.now())
-            made = self._changes.again(each, each.payload, None, checked=False)
+            made = self._changes.again(each, each.payload, base, checked=False)
             self._outbox.discarded(each, SUPERSEDED, self._device.now(), made.id)
+
+
+def _on_the_same(one: Mutation, other: Mutation) -> bool:
+    """Whether the versions that two mutations state are those of one record."""
+    parts = (HANDLERS[one.operation].part, HANDLERS[other.operation].part)
+    return one.aggregate_id == other.aggregate_id and parts == (None, None)
 
 
 def _version(answer: httpx.Response) -> int | None:

@@ -161,11 +161,14 @@ class Views:
         record = self._cache.get(SCHEMA, its_id)
         if record is None:
             return None
-        versions = [SchemaVersion.model_validate(shown) for shown in record.body["versions"]]
+        versions = [
+            SchemaVersion.model_validate(shown, extra="ignore") for shown in record.body["versions"]
+        ]
         return ExtensionSchema.from_shown(record.body["name"], versions)
 
 
 def _folded(record: Record) -> Aggregate[Any]:
+    # a newer service may say more than this program knows; decisions do without it
     if record.kind == PATIENT:
-        return Patient.from_shown(PatientResource.model_validate(record.body))
-    return Encounter.from_shown(EncounterResource.model_validate(record.body))
+        return Patient.from_shown(PatientResource.model_validate(record.body, extra="ignore"))
+    return Encounter.from_shown(EncounterResource.model_validate(record.body, extra="ignore"))
