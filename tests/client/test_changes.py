@@ -114,6 +114,16 @@ def test_a_change_of_a_pulled_record_states_its_version_and_the_own_one_before(
     assert device.sync().applied == 6
 
 
+def test_a_change_does_not_build_on_one_that_changed_nothing(device: Client, site: Site) -> None:
+    patient = pulled(device, site)
+    device.update_demographics(patient, {"birthDate": "1984"})
+    device.update_demographics(patient, {"birthDate": "1984"})
+    device.update_demographics(patient, {"birthDate": "1985"})
+    assert [after for _, _, after in bases(device)] == [None, 1, 1]
+    assert device.sync().applied == 3
+    assert device.patient(patient).body["birthDate"] == "1985"  # type: ignore[union-attr]
+
+
 def test_what_a_pull_brought_is_no_longer_named(device: Client) -> None:
     patient = device.register(ADA_OKORO)
     device.push()
@@ -139,8 +149,11 @@ def test_extensions_follow_the_schemas_that_were_pulled(device: Client, site: Si
     refused("NOT_FOUND", lambda: device.set_extension(patient, "income", 1, {}))
     view = device.set_extension(patient, "housing", 1, {"rooms": 3})
     assert view.body["extensions"][0]["data"] == {"rooms": 3}
+    device.sync()
     device.remove_extension(patient, "housing")
-    assert device.sync().applied == 2
+    assert device.push().applied == 1
+    assert device.patient(patient).body["extensions"] == []  # type: ignore[union-attr]
+    device.sync()
     assert device.patient(patient).body["extensions"] == []  # type: ignore[union-attr]
 
 

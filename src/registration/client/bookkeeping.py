@@ -80,5 +80,6 @@ def _holds(record: Record | None, mutation: Mutation) -> bool:
         return False
     if mutation.position is not None and record.position >= mutation.position:
         return True
-    version = version_of(mutation.operation, mutation.entry, record)
-    return mutation.version is not None and version >= mutation.version
+    if not mutation.version:  # 0: it took a part away, which its absence alone does not tell
+        return False
+    return version_of(mutation.operation, mutation.entry, record) >= mutation.version

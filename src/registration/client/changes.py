@@ -89,9 +89,11 @@ class Changes:
         built = self._views.built(kind_of(operation), aggregate_id)
         at = self._instant(built)
         payload, own_at = self._filled(operation, payload, at)
+        changes = True
         if "made_at" not in fixed:
             context = self._views.context(at, self._session.facility, entry)
-            self._views.decide(operation, built.aggregate, payload, entry, context)
+            events = self._views.decide(operation, built.aggregate, payload, entry, context)
+            changes = bool(events)
         last = self._outbox.last_queued(self._session.subject)
         after = self._after(operation, aggregate_id, payload)
         columns: dict[str, Any] = {
@@ -108,6 +110,7 @@ class Changes:
             "facility": self._session.facility,
             "own_at": int(own_at),
             "uncertain": int(self._device.skew is None),
+            "changes": int(changes),
             **fixed,
             "made_at": fixed.get("made_at", at).isoformat(),
         }
@@ -167,10 +170,11 @@ class Changes:
     ) -> Mutation | None:
         """Return the own mutation that this one builds on: the last one that no pull brought.
 
-        An encounter builds on the registration of a patient that no pull brought either.
+        One that changes nothing leaves no event that could be built on. An encounter builds on the
+        registration of a patient that no pull brought either.
         """
         subject = self._session.subject
-        earlier = self._outbox.not_pulled(subject, aggregate_id)
+        earlier = [m for m in self._outbox.not_pulled(subject, aggregate_id) if m.changes]
         if earlier:
             return earlier[-1]
         if operation is not Operation.OPEN_ENCOUNTER:

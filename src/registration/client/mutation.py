@@ -36,8 +36,8 @@ class Mutation:
     while the service cannot have it. ``doubtful``: it was sent, and no answer came. ``version`` and
     ``position`` are the service's answer once it is applied, ``pulled`` says that a pull brought
     it. ``own_at``: the device chose the instant in the payload; ``uncertain``: it did not know yet
-    how far its clock is off. ``problem`` is why the service refused it, ``reason`` why somebody
-    discarded it.
+    how far its clock is off. ``changes``: it changed something here. ``problem`` is why the service
+    refused it, ``reason`` why somebody discarded it.
     """
 
     number: int
@@ -56,6 +56,7 @@ class Mutation:
     facility: str | None
     own_at: bool
     uncertain: bool
+    changes: bool
     state: State
     doubtful: bool
     version: int | None
@@ -88,8 +89,8 @@ class Mutation:
 
 COLUMNS = (
     "number, id, subject, operation, kind, aggregate_id, patient_id, entry, payload, base_version,"
-    " after_id, supersedes, made_at, facility, own_at, uncertain, state, doubtful, version,"
-    " position, pulled, problem, reason, superseded_by, settled_at"
+    " after_id, supersedes, made_at, facility, own_at, uncertain, changes, state, doubtful,"
+    " version, position, pulled, problem, reason, superseded_by, settled_at"
 )
 """The columns of the table, in the order of the members."""
 
@@ -98,8 +99,8 @@ def from_row(row: tuple[Any, ...]) -> Mutation:
     """Return the mutation of a row with :data:`COLUMNS`."""
     (
         number, its_id, subject, operation, kind, aggregate_id, patient_id, entry, payload,
-        base_version, after, supersedes, made_at, facility, own_at, uncertain, state, doubtful,
-        version, position, pulled, problem, reason, superseded_by, settled_at,
+        base_version, after, supersedes, made_at, facility, own_at, uncertain, changes, state,
+        doubtful, version, position, pulled, problem, reason, superseded_by, settled_at,
     ) = row  # fmt: skip
     return Mutation(
         number=number,
@@ -118,6 +119,7 @@ def from_row(row: tuple[Any, ...]) -> Mutation:
         facility=facility,
         own_at=bool(own_at),
         uncertain=bool(uncertain),
+        changes=bool(changes),
         state=State(state),
         doubtful=bool(doubtful),
         version=version,

@@ -49,6 +49,7 @@ CREATE TABLE mutation (
     facility      TEXT,
     own_at        INTEGER NOT NULL,
     uncertain     INTEGER NOT NULL,
+    changes       INTEGER NOT NULL,
     state         TEXT NOT NULL,
     doubtful      INTEGER NOT NULL DEFAULT 0,
     version       INTEGER,
