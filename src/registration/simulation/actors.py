@@ -21,7 +21,7 @@ from registration.client import (
 )
 from registration.domain.errors import DomainError
 from registration.simulation.network import Crash, Network
-from registration.simulation.world import World, http_of, token_of
+from registration.simulation.world import World, token_of
 
 FLAGS = ("research", "contact-sms")
 CARD = "urn:example:card"
@@ -106,7 +106,6 @@ class DeviceUser:
     def close(self) -> None:
         """Switch the device off."""
         self.client.close()
-        self.network.close()
 
     def crash(self) -> str:
         """Kill the program and start it again."""
@@ -335,7 +334,13 @@ class DirectUser:
         """Make a user; ``random`` decides what they do."""
         self._known = known
         self._random = random
-        self.http = http_of(world, token_of(world, subject="direct", tenant=tenant))
+        token = token_of(world, subject="direct", tenant=tenant)
+        self.http = httpx.Client(
+            base_url=world.url,
+            headers={"Authorization": f"Bearer {token}"},
+            transport=Network(world, random),
+            timeout=30,
+        )
 
     def close(self) -> None:
         """Go home."""

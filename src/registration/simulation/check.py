@@ -137,17 +137,27 @@ def _same_truth(device: DeviceUser, log: _Log, known: Known, direct: DirectUser)
     """The device holds just what is in its scope, as the service has it."""
     patients = _bodies("patients", known.patients, direct)
     encounters = _bodies("encounters", known.encounters, direct)
-    places: dict[str, set[str | None]] = {
-        its_id: {body.get("facility")} for its_id, body in patients.items()
-    }
-    for body in encounters.values():
-        places[body["patientId"]].add(body.get("facility"))
+    places = {its_id: {body.get("facility")} for its_id, body in patients.items()}
+    where = {its_id: _where(its_id, body, log, direct) for its_id, body in encounters.items()}
+    for its_id, body in encounters.items():
+        places[body["patientId"]].add(where[its_id])
     for its_id, body in patients.items():
         view = device.client.patient(UUID(its_id))
         yield from _compared(device, known, its_id, view, body, places[its_id])
     for its_id, body in encounters.items():
         view = device.client.encounter(UUID(its_id))
-        yield from _compared(device, known, its_id, view, body, {body.get("facility")})
+        yield from _compared(device, known, its_id, view, body, {where[its_id]})
+
+
+def _where(its_id: str, body: dict[str, Any], log: _Log, direct: DirectUser) -> str | None:
+    """Return the facility of an encounter, or else the one of its patient when it was opened."""
+    patient = UUID(body["patientId"])
+    if "facility" in body:
+        return str(body["facility"])
+    opened = next(event[0] for event in log.events if event[1] == UUID(its_id))
+    version = sum(event[1] == patient and event[0] < opened for event in log.events)
+    then = direct.get(f"/v1/patients/{patient}?version={version}").json().get("facility")
+    return None if then is None else str(then)
 
 
 def _bodies(kind: str, ids: list[UUID], direct: DirectUser) -> dict[str, Any]:
@@ -161,7 +171,7 @@ def _compared(
     its_id: str,
     view: Any,
     body: dict[str, Any],
-    places: set[str | None],
+    places: set[Any],
 ) -> Iterator[str]:
     expected = device.facility is None or None in places or device.facility in places
     name = known.called(UUID(its_id))

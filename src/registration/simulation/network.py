@@ -28,7 +28,6 @@ class Network(httpx.BaseTransport):
         """Make a line; ``late`` are requests that are on their way."""
         self._world = world
         self._random = random
-        self._real = httpx.HTTPTransport()
         self._late = [] if late is None else late
         self.bad = False
         self.killed = False
@@ -51,16 +50,11 @@ class Network(httpx.BaseTransport):
         """Return the line of the device after a crash: what was on its way still is."""
         other = Network(self._world, self._random, self._late)
         other.bad, other.killed = self.bad, self.killed
-        self.close()
         return other
 
     def forget_late(self) -> None:
         """Drop what was on its way: no request is under way for hours."""
         self._late.clear()
-
-    def close(self) -> None:
-        """Close the real line."""
-        self._real.close()
 
     def _fate(self) -> Callable[[httpx.Request], httpx.Response]:
         if not self.bad:
@@ -82,7 +76,7 @@ class Network(httpx.BaseTransport):
         return fate
 
     def _sent(self, request: httpx.Request) -> httpx.Response:
-        answer = self._real.handle_request(request)
+        answer = self._world.line.handle_request(request)
         answer.read()
         told = {"Date": format_datetime(self._world.now(), usegmt=True)}
         headers = {**answer.headers, **told}

@@ -40,6 +40,7 @@ class World:
         self._service: BaseProcess | None = None
         self._projector: BaseProcess | None = None
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.line = httpx.HTTPTransport()
         self.database = psycopg.connect(database_url, autocommit=True)
 
     @property
@@ -68,6 +69,7 @@ class World:
                 if process is not None:
                     process.kill()
                     process.join()
+            self.line.close()
             self.database.close()
             self._listener.close()
             self._alive.close()
@@ -182,11 +184,4 @@ def token_of(world: World, *, subject: str, tenant: str, facility: str | None = 
         claims["facility"] = facility
     return jwt.encode(
         claims, world.key.private, algorithm=ALGORITHM, headers={"kid": world.key.kid}
-    )
-
-
-def http_of(world: World, token: str) -> httpx.Client:
-    """Return a client for direct requests, which wait while the service is dead."""
-    return httpx.Client(
-        base_url=world.url, headers={"Authorization": f"Bearer {token}"}, timeout=30
     )
