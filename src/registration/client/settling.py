@@ -157,12 +157,20 @@ class Settling:
         """Queue anew, in order, what built on a mutation that another one stands for.
 
         ``seen``: what the person looked at; changes of the same record are made on that, too.
+        Others keep the base that they had: of what they change nothing was shown meanwhile.
         """
         for each in hanging:
-            base = seen.base_version if seen and _on_the_same(each, seen.mutation) else None
+            base = seen.base_version if seen and _on_the_same(each, seen.mutation) else _base(each)
             self._outbox.discarded(each, SUPERSEDED, self._device.now())
             made = self._changes.again(each, each.payload, base, checked=False)
             self._outbox.discarded(each, SUPERSEDED, self._device.now(), made.id)
+
+
+def _base(mutation: Mutation) -> int:
+    """Return the version that a change was made on: without one its record was made here."""
+    if mutation.base_version is not None:
+        return mutation.base_version
+    return 1 if HANDLERS[mutation.operation].part is None else 0
 
 
 def _on_the_same(one: Mutation, other: Mutation) -> bool:

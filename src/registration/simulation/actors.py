@@ -13,12 +13,14 @@ import httpx
 
 from registration.client import (
     Client,
+    Mutation,
     NotConfirmed,
     ReviewError,
     ReviewItem,
     ServiceAway,
     SyncReport,
 )
+from registration.domain.contract import Operation
 from registration.domain.errors import DomainError
 from registration.simulation.network import Crash, Network
 from registration.simulation.world import World, token_of
@@ -50,6 +52,13 @@ def _uuid(random: Random) -> UUID:
     return UUID(int=random.getrandbits(128), version=4)
 
 
+@dataclass(frozen=True)
+class Reviewed:
+    """That a change was sent again after a review, which showed its author this version."""
+
+    version: int | None
+
+
 @dataclass
 class Known:
     """What exists in the clinic, by the order in which it was made; a trace calls it by that."""
@@ -73,7 +82,9 @@ class DeviceUser:
         """Open the device; ``random`` decides all that its person and its network do."""
         self.name = name
         self.random = random
-        self.network = Network(world, random)
+        # a chance of its own for each: how often the program draws depends on the milliseconds
+        self._programs = Random(random.getrandbits(64))  # noqa: S311
+        self.network = Network(world, Random(random.getrandbits(64)))  # noqa: S311
         self.clock_off = timedelta(0)
         self.seen: dict[int, Any] = {}
         """By the number of a mutation, what its author saw of that which it changes."""
@@ -99,7 +110,7 @@ class DeviceUser:
             clock=self._clock,
             transport=self.network,
             sleep=lambda _seconds: None,
-            random=self.random,
+            random=self._programs,
             attempts=3,
         )
 
@@ -171,6 +182,14 @@ class DeviceUser:
 
     def settle(self, item: ReviewItem, *, for_good: bool = False) -> str:
         """Confirm, send again or give up; ``for_good``: do not send again."""
+        before = {mutation.number for mutation in self.client.history()}
+        told = self._settled(item, for_good=for_good)
+        for mutation in self.client.history():
+            if mutation.number not in before:
+                self.seen[mutation.number] = self._seen_again(mutation, item)
+        return told
+
+    def _settled(self, item: ReviewItem, *, for_good: bool) -> str:
         what = f"{item.kind} {item.number} ({item.code})"
         chance = self.random.random()
         # one whose answer got lost may be done, and cannot be given up before that is known
@@ -183,25 +202,32 @@ class DeviceUser:
                 self.crash()
                 return f"confirms {what}: crashes"
             return f"confirms {what}"
-        if item.kind == "conflict" and chance < 0.6 and not for_good:
-            return self._again(item, what)
-        if self.random.random() < 0.5:
-            with suppress(ReviewError):
-                self.client.discard(item, "not needed", "detach")
-                return f"gives {what} up, and sends what builds on it without it"
-        self.client.discard(item, "not needed", "discard")
+        try:
+            if item.kind == "conflict" and chance < 0.6 and not for_good:
+                return f"sends {what} again as {self.client.resubmit(item).number}"
+            if self.random.random() < 0.5:
+                with suppress(ReviewError):
+                    self.client.discard(item, "not needed", "detach")
+                    return f"gives {what} up, and sends what builds on it without it"
+            self.client.discard(item, "not needed", "discard")
+        except (DomainError, ReviewError) as error:
+            return f"cannot settle {what}: {error}"
         return f"gives {what} up, and all that builds on it"
 
-    def _again(self, item: ReviewItem, what: str) -> str:
-        before = {mutation.number for mutation in self.client.history()}
-        try:
-            made = self.client.resubmit(item)
-        except DomainError as error:
-            return f"sends {what} again: {error.code} at the device"
-        for mutation in self.client.history():
-            if mutation.number not in before:
-                self.seen[mutation.number] = ("review", item.base_version)
-        return f"sends {what} again as {made.number}"
+    def _seen_again(self, made: Mutation, item: ReviewItem) -> Any:
+        """Return what its author saw of what a change that was sent again changes."""
+        if made.supersedes == item.mutation.id:
+            return Reviewed(item.base_version)
+        old = next(each for each in self.client.history() if each.id == made.supersedes)
+        if made.operation is Operation.UPDATE_DEMOGRAPHICS:
+            return Reviewed(made.base_version)
+        if (made.aggregate_id, made.operation, made.entry) == (
+            item.mutation.aggregate_id,
+            item.mutation.operation,
+            item.mutation.entry,
+        ):
+            return Reviewed(None)
+        return self.seen.get(old.number)
 
 
 def _told(report: SyncReport) -> str:

@@ -9,7 +9,14 @@ import orjson
 from registration.client import Mutation, State
 from registration.domain.contract import Operation
 from registration.eventstore.records import key_hash
-from registration.simulation.actors import DeviceUser, DirectUser, Known, consent_of, identity
+from registration.simulation.actors import (
+    DeviceUser,
+    DirectUser,
+    Known,
+    Reviewed,
+    consent_of,
+    identity,
+)
 from registration.simulation.world import World
 
 _LOG = """
@@ -101,8 +108,8 @@ def _no_lost_update(device: DeviceUser, log: _Log, direct: DirectUser) -> Iterat
         if not events or seen is None:
             continue
         _, stream, version, _, _ = events[0]
-        if isinstance(seen, tuple):
-            yield from _reviewed(device, mutation, log, stream, version, seen[1])
+        if isinstance(seen, Reviewed):
+            yield from _reviewed(device, mutation, log, stream, version, seen.version)
         elif _stood(mutation, stream, version - 1, direct) != seen:
             yield f"{device.name}: {mutation.number} went over what its author had not seen"
 
