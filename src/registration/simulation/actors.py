@@ -192,7 +192,8 @@ class DeviceUser:
     def _settled(self, item: ReviewItem, *, for_good: bool) -> str:
         what = f"{item.kind} {item.number} ({item.code})"
         chance = self.random.random()
-        if item.kind == "confirmation" and chance < 0.7:
+        # one whose answer got lost may be done, and cannot be given up before that is known
+        if item.kind == "confirmation" and (chance < 0.7 or item.mutation.doubtful):
             try:
                 self.client.confirm(item)
             except (NotConfirmed, ServiceAway) as error:
