@@ -130,7 +130,7 @@ def test_every_command_that_the_documents_name_is_there():
         assert set(named) <= set(group.commands), document.name
 
 
-OF_OTHERS = ("test_database_url", "token")
+OF_OTHERS = ("test_database_url", "token", "passphrase")
 """What the tests and the desk read, and the service does not."""
 
 
