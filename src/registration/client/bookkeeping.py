@@ -25,10 +25,11 @@ class Bookkeeping:
 
     def catch_up(self) -> None:
         """Note what somebody else's pulls of the same scope brought meanwhile."""
-        self._drop_held(
+        dropped = self._drop_held(
             self._outbox.applied_not_pulled(self._subject), self._cache.place().position
         )
-        self.reindex(self._outbox.changed(self._subject, PATIENT))
+        held = {mutation.aggregate_id for mutation in dropped if mutation.kind == PATIENT}
+        self.reindex(held | set(self._outbox.changed(self._subject, PATIENT)))
 
     def settled(self, mutations: Sequence[Mutation]) -> None:
         """Note what an answer to a push said of mutations."""
@@ -58,7 +59,7 @@ class Bookkeeping:
         """Index patients by their own changes, where there still are some."""
         for its_id in patients:
             view = self._views.view(PATIENT, its_id)
-            own = view is not None and bool(view.pending)
+            own = view is not None and bool(view.pending or view.misfits)
             self._index.note_changed(str(its_id), view.body if view and own else None)
 
     def _drop_held(self, applied: Sequence[Mutation], position: int | None) -> list[Mutation]:
