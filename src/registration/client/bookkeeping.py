@@ -57,10 +57,10 @@ class Bookkeeping:
 
     def reindex(self, patients: Iterable[UUID]) -> None:
         """Index patients by their own changes, where there still are some."""
+        changed = set(self._outbox.changed(self._subject, PATIENT))
         for its_id in patients:
-            view = self._views.view(PATIENT, its_id)
-            own = view is not None and bool(view.pending or view.misfits)
-            self._index.note_changed(str(its_id), view.body if view and own else None)
+            view = self._views.view(PATIENT, its_id) if its_id in changed else None
+            self._index.note_changed(str(its_id), None if view is None else view.body)
 
     def _drop_held(self, applied: Sequence[Mutation], position: int | None) -> list[Mutation]:
         """Take from the overlay what the pulled records hold already; returns it."""
