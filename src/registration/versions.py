@@ -73,7 +73,8 @@ def check_version(
     if known:
         seen = history[: later[0][1].version - 1]
         at_stake = {path[1:] for _, record in colliding for path in record.event.fields}
-        extra["fields"] = _differences(attempt, seen, at_stake, extra["current"], related)
+        own = [step[1] for step, mine in zip(later, is_own[first:], strict=True) if mine]
+        extra["fields"] = _differences(attempt, seen, own, at_stake, extra["current"], related)
     raise DomainError(
         "OPTIMISTIC_LOCK_CONFLICT",
         "The record changed since the version that you state; review both and send again.",
@@ -162,16 +163,20 @@ def _collides(attempt: Attempt, event: Event) -> bool:
 def _differences(
     attempt: Attempt,
     seen: Sequence[RecordedEvent],
+    own: Sequence[RecordedEvent],
     at_stake: set[str],
     theirs: Mapping[str, Any],
     related: Aggregate[Any] | None,
 ) -> list[dict[str, Any]]:
     """List each member in which the record now and the caller's intent differ.
 
-    A member that changed without colliding, and that the caller did not mean, is no difference.
+    The intent goes on top of what the caller had seen and changed before. A member that changed
+    without colliding, and that the caller did not mean, is no difference.
     """
     before = attempt.handler.aggregate(attempt.aggregate_id, seen)
     base = _plain(attempt, before)
+    for record in own:
+        before.apply(record.event, Stamp.of(record))
     try:
         for event in attempt.decide(before, related):
             before.apply(event, Stamp(before.version + 1, attempt.context.now, ""))

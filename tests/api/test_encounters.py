@@ -565,6 +565,7 @@ class TestReading:
                     "type": "encounter.opened",
                     "at": first["lastUpdated"],
                     "clientMutationId": NOBODY,
+                    "supersedes": None,
                     "data": {
                         "patientId": patient["id"],
                         "class": "AMB",
@@ -581,6 +582,7 @@ class TestReading:
                     "type": "encounter.cancelled",
                     "at": second["lastUpdated"],
                     "clientMutationId": None,
+                    "supersedes": None,
                     "data": {
                         "at": second["statusHistory"][1]["at"],
                         "reason": "did not come",

@@ -182,20 +182,20 @@ def test_a_refused_mutation_sent_again_is_told_its_first_refusal(desk: Desk):
 class TestWhatAChangeWasMadeOn:
     """``baseVersion`` and ``afterMutation``."""
 
-    def test_a_chain_made_offline_goes_through_without_any_version(self, desk: Desk):
-        """create, edit, edit again, and open an encounter, before any answer"""
+    @staticmethod
+    def chain() -> list[dict[str, Any]]:
+        """Return a queue of create, edit, edit again, and an encounter for the patient."""
         first = registration()
         its_id = first["aggregateId"]
         second = correction(its_id, "1984", after_mutation=after(first))
         third = correction(its_id, "1985", after_mutation=after(second))
-        opened = queued(
-            "encounter.open",
-            new_id(),
-            {"patientId": its_id, "class": "AMB"},
-            after_mutation=after(third),
-        )
+        payload = {"patientId": its_id, "class": "AMB"}
+        opened = queued("encounter.open", new_id(), payload, after_mutation=after(first))
+        return [first, second, third, opened]
 
-        assert outcome(desk, first, second, third, opened) == [
+    def test_a_chain_made_offline_goes_through_without_any_version(self, desk: Desk):
+        """create, edit, edit again, and open an encounter, before any answer"""
+        assert outcome(desk, *self.chain()) == [
             ("applied", 1),
             ("applied", 2),
             ("applied", 3),
@@ -207,17 +207,8 @@ class TestWhatAChangeWasMadeOn:
     def test_a_foreign_edit_anywhere_in_the_chain_is_a_conflict_for_the_next_edit(
         self, desk: Desk, gap: int, one_push: bool
     ):
-        first = registration()
-        its_id = first["aggregateId"]
-        second = correction(its_id, "1984", after_mutation=after(first))
-        third = correction(its_id, "1985", after_mutation=after(second))
-        opened = queued(
-            "encounter.open",
-            new_id(),
-            {"patientId": its_id, "class": "AMB"},
-            after_mutation=after(first),
-        )
-        chain = [first, second, third, opened]
+        chain = self.chain()
+        its_id = chain[0]["aggregateId"]
 
         before = outcome(desk, *chain[:gap])
         patient = succeeded(desk.get(f"/v1/patients/{its_id}"))

@@ -25,10 +25,11 @@ class Bookkeeping:
 
     def catch_up(self) -> None:
         """Note what somebody else's pulls of the same scope brought meanwhile."""
-        self._drop_held(
+        dropped = self._drop_held(
             self._outbox.applied_not_pulled(self._subject), self._cache.place().position
         )
-        self.reindex(self._outbox.changed(self._subject, PATIENT))
+        held = {mutation.aggregate_id for mutation in dropped if mutation.kind == PATIENT}
+        self.reindex(held | set(self._outbox.changed(self._subject, PATIENT)))
 
     def settled(self, mutations: Sequence[Mutation]) -> None:
         """Note what an answer to a push said of mutations."""
@@ -56,10 +57,10 @@ class Bookkeeping:
 
     def reindex(self, patients: Iterable[UUID]) -> None:
         """Index patients by their own changes, where there still are some."""
+        changed = set(self._outbox.changed(self._subject, PATIENT))
         for its_id in patients:
-            view = self._views.view(PATIENT, its_id)
-            own = view is not None and bool(view.pending)
-            self._index.note_changed(str(its_id), view.body if view and own else None)
+            view = self._views.view(PATIENT, its_id) if its_id in changed else None
+            self._index.note_changed(str(its_id), None if view is None else view.body)
 
     def _drop_held(self, applied: Sequence[Mutation], position: int | None) -> list[Mutation]:
         """Take from the overlay what the pulled records hold already; returns it."""

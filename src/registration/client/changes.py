@@ -13,7 +13,7 @@ from registration.client.device import Device
 from registration.client.mutation import Mutation
 from registration.client.outbox import Outbox
 from registration.client.parts import version_of
-from registration.client.payload import completed, dated, entry_of, plain
+from registration.client.payload import completed, dated, entry_of, instant, plain
 from registration.client.session import Session
 from registration.client.store import Store
 from registration.client.views import Built, Views, kind_of
@@ -76,7 +76,15 @@ class Changes:
         if not checked:
             fixed["made_at"] = old.made_at
         payload = plain(said)
+        if old.own_at and "at" in payload:
+            payload["at"] = instant(self._not_before(old, datetime.fromisoformat(payload["at"])))
         return self._queue(old.operation, old.aggregate_id, payload, old.entry, fixed)
+
+    def _not_before(self, old: Mutation, at: datetime) -> datetime:
+        """Return when a change was made, or else when its record last changed as it is shown."""
+        aggregate = self._views.built(old.kind, old.aggregate_id).aggregate
+        history = getattr(aggregate and aggregate.state, "history", ())
+        return max(at, history[-1].at) if history else at
 
     def _queue(
         self,

@@ -129,7 +129,9 @@ class Client(NamedChanges):
         self._changes = Changes(
             store, device, session, self._cache, outbox, self._views, self._books
         )
-        self._settling = Settling(store, device, outbox, self._changes, self._books)
+        self._settling = Settling(
+            store, device, outbox, self._changes, self._books, session.subject
+        )
         self._line = Line(self._http, device, session)
         with store.transaction():
             self._books.catch_up()

@@ -19,8 +19,9 @@ def next_id(last: UUID | None, milliseconds: int, random: Random) -> UUID:
     Where the clock stands still or went back, it is a little greater than ``last``.
     """
     number = _number(fresh_id(milliseconds, random))
+    step = 1 + random.getrandbits(_STEP_BITS)  # drawn always: the clock must not move the dice
     if last is not None and number <= _number(last):
-        number = _number(last) + 1 + random.getrandbits(_STEP_BITS)
+        number = _number(last) + step
     return _id(number)
 
 

@@ -80,7 +80,10 @@ class Line:
             raise Away(type(error).__name__, None, doubtful=True) from None
         if not _is_of_the_service(answer):
             raise Away("a stranger answers", None, doubtful=True)
-        self._device.learn(answer.headers.get("date"))
+        if "x-request-id" in answer.headers:  # a gateway's clock is nobody's
+            self._device.learn(answer.headers.get("date"))
+        if answer.status_code == 409 and refusal(answer)[1] == "IDEMPOTENCY_IN_FLIGHT":
+            raise Away("IDEMPOTENCY_IN_FLIGHT", self._retry_after(answer), doubtful=True)
         if answer.status_code == 429 or answer.status_code in _GATEWAY:
             raise Away(
                 refusal(answer)[1],
@@ -131,7 +134,7 @@ class Away(ServiceAway):
 
 
 def problem_of(answer: httpx.Response) -> dict[str, Any]:
-    """Return the problem document of a refusal; empty where the body is none."""
+    """Return the JSON object of an answer, a problem document mostly; empty where it is none."""
     try:
         found = orjson.loads(answer.content)
     except orjson.JSONDecodeError:
@@ -145,9 +148,14 @@ def refusal(answer: httpx.Response) -> tuple[int, str, str | None]:
     return answer.status_code, str(code), answer.headers.get("x-request-id")
 
 
-def accepted(answer: httpx.Response) -> dict[str, Any]:
-    """Return the body of a success. Raises :class:`ServiceRefused`."""
+def accepted(answer: httpx.Response, *members: str) -> dict[str, Any]:
+    """Return the body of a success, which has these members. Raises :class:`ServiceRefused`.
+
+    A success of another shape is none of the service: then nobody answered (:class:`Away`).
+    """
     if not answer.is_success:
         raise ServiceRefused(*refusal(answer))
-    body: dict[str, Any] = orjson.loads(answer.content)
+    body = problem_of(answer)
+    if not all(member in body for member in members):
+        raise Away("a stranger answers", None, doubtful=True)
     return body

@@ -77,7 +77,7 @@ class Pull:
         if answer.status_code == 410 and problem_of(answer).get("code") == "RESYNC_REQUIRED":
             self._begin_anew(place)
             return True
-        page = accepted(answer)
+        page = accepted(answer, "items", "cursor", "more", "position")
         self._keep(page, place)
         return bool(page["more"])
 

@@ -84,16 +84,21 @@ class Push:
             answer = self._line.ask("POST", "/v1/sync/push", content=content, headers=headers)
         except Away as away:
             if not away.doubtful:
-                self._doubt(batch, doubtful=False)
+                self._undoubt(batch)
             raise
         except Unauthorised:
-            self._doubt(batch, doubtful=False)
+            self._undoubt(batch)
             raise
         if not answer.is_success:
-            self._doubt(batch, doubtful=False)
+            self._undoubt(batch)
         if answer.status_code == 413:
             return self._smaller(batch, problem_of(answer)), None
-        return self._take_in(batch, accepted(answer))
+        return self._take_in(batch, accepted(answer, "results", "position"))
+
+    def _undoubt(self, batch: Batch) -> None:
+        """Note that this push did nothing: what was in doubt before it still is."""
+        with self._store.transaction():
+            self._outbox.doubt([m for m in batch.mutations if not m.doubtful], doubtful=False)
 
     def _next(self) -> list[Mutation]:
         """Return what to send, with ids that the service can take, as far as that is ours to do.

@@ -83,8 +83,10 @@ class Index:
     def _scores(self, word: str, changed: frozenset[str]) -> Scores:
         """Return who meets a word: exactly, by its beginning, or in another script."""
         scores: Scores = {}
+        # four digits may be a year or a number, letters and digits a number or a name
+        other = "#" + word.lstrip("@") if word[0] != "#" else word[1:]
         begun = self._rows("word >= ? AND word < ?", (word, word + _END))
-        number = self._rows("word >= ? AND word < ?", ("#" + word, "#" + word + _END))
+        number = self._rows("word >= ? AND word < ?", (other, other + _END))
         foreign: Iterable[tuple[str, str, str]] = ()
         if word[0] not in "@#":
             keys = sorted(search_keys.foreign_keys(word))
@@ -93,7 +95,7 @@ class Index:
         for rows, score in ((foreign, _ALIKE), (number, _BEGUN), (begun, _BEGUN)):
             for owner, its_id, met in rows:
                 if owner == self._subject or its_id not in changed:
-                    exact = met in (word, "#" + word)
+                    exact = met in (word, other)
                     scores[its_id] = max(scores.get(its_id, 0), _EXACT if exact else score)
         return scores
 

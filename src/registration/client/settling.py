@@ -39,12 +39,14 @@ class Settling:
         outbox: Outbox,
         changes: Changes,
         bookkeeping: Bookkeeping,
+        subject: str,
     ) -> None:
         self._store = store
         self._device = device
         self._outbox = outbox
         self._changes = changes
         self._bookkeeping = bookkeeping
+        self._subject = subject
 
     def resubmit(self, item: ReviewItem, payload: Mapping[str, Any] | None) -> Mutation:
         """Queue the change anew, made on what the item shows, and what builds on it after it.
@@ -56,10 +58,11 @@ class Settling:
         said = old.payload if payload is None else payload
         with self._store.transaction():
             hanging = dependents(self._outbox, old)
-            self._outbox.discarded(old, SUPERSEDED, self._device.now())
+            for each in (old, *hanging):  # all first: nothing new builds on what goes
+                self._outbox.discarded(each, SUPERSEDED, self._device.now())
             made = self._changes.again(old, said, item.base_version, checked=payload is not None)
             self._outbox.discarded(old, SUPERSEDED, self._device.now(), made.id)
-            self._follow(hanging, item)
+            self._follow(hanging)
         return made
 
     def discard(self, item: ReviewItem, reason: str, depending: Dependents | None) -> None:
@@ -81,11 +84,11 @@ class Settling:
             raise ReviewError("what builds on a record that will not be cannot be detached")
         with self._store.transaction():
             self._outbox.discarded(old, reason, self._device.now())
+            for each in hanging:
+                kept = SUPERSEDED if depending == "detach" else reason
+                self._outbox.discarded(each, kept, self._device.now())
             if depending == "detach":
-                self._follow(hanging, None)
-            else:
-                for each in hanging:
-                    self._outbox.discarded(each, reason, self._device.now())
+                self._follow(hanging)
             self._bookkeeping.settled([old, *hanging])
 
     def confirm(self, item: ReviewItem, line: Line) -> Mutation:
@@ -124,7 +127,9 @@ class Settling:
                 headers={**request.get("headers", {}), "Content-Type": "application/json"},
             )
         except (Away, Unauthorised) as error:
-            self._doubt(old, doubtful=isinstance(error, Away) and error.doubtful)
+            # whether an earlier request did it, this answer does not say
+            again = isinstance(error, Away) and error.doubtful
+            self._doubt(old, doubtful=old.doubtful or again)
             raise
         return answer
 
@@ -144,6 +149,8 @@ class Settling:
         now = self._outbox.numbered(item.number)
         if now is None or now.state not in IN_REVIEW or now.state != item.kind:
             raise ReviewError("this is settled, or not what it was: look at the review again")
+        if now.subject != self._subject:
+            raise ReviewError("this is another person's")
         return now
 
     def _certain(self, item: ReviewItem) -> Mutation:
@@ -153,16 +160,14 @@ class Settling:
             raise ReviewError("the answer to its confirmation got lost: confirm it again first")
         return old
 
-    def _follow(self, hanging: list[Mutation], seen: ReviewItem | None) -> None:
-        """Queue anew, in order, what built on a mutation that another one stands for.
+    def _follow(self, hanging: list[Mutation]) -> None:
+        """Queue anew, in order, what built on a mutation that is discarded by now.
 
-        ``seen``: what the person looked at; changes of the same record are made on that, too.
-        Others keep the base that they had: of what they change nothing was shown meanwhile.
+        Each keeps the base that it had. What the person looked at showed what the discarded one
+        changes, and not what these change: what others did there since is theirs to be told.
         """
         for each in hanging:
-            base = seen.base_version if seen and _on_the_same(each, seen.mutation) else _base(each)
-            self._outbox.discarded(each, SUPERSEDED, self._device.now())
-            made = self._changes.again(each, each.payload, base, checked=False)
+            made = self._changes.again(each, each.payload, _base(each), checked=False)
             self._outbox.discarded(each, SUPERSEDED, self._device.now(), made.id)
 
 
@@ -171,12 +176,6 @@ def _base(mutation: Mutation) -> int:
     if mutation.base_version is not None:
         return mutation.base_version
     return 1 if HANDLERS[mutation.operation].part is None else 0
-
-
-def _on_the_same(one: Mutation, other: Mutation) -> bool:
-    """Whether the versions that two mutations state are those of one record."""
-    parts = (HANDLERS[one.operation].part, HANDLERS[other.operation].part)
-    return one.aggregate_id == other.aggregate_id and parts == (None, None)
 
 
 def _version(answer: httpx.Response) -> int | None:

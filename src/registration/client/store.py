@@ -89,6 +89,11 @@ class Store:
         """
         driver = _driver(encrypted=passphrase is not None)
         try:
+            # patients are nobody else's business; SQLite makes its other files alike
+            path.touch(mode=0o600)
+        except OSError as error:
+            raise CannotOpen(f"cannot open {path}: {error.strerror}") from None
+        try:
             self._connection = driver.connect(str(path), isolation_level=None, timeout=0.2)
         except driver.Error as error:
             raise CannotOpen(f"cannot open {path}: {error}") from None

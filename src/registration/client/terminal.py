@@ -86,7 +86,7 @@ class Terminal:
     def do(self, line: str) -> bool:
         """Carry out one command; returns whether it did what it says. Raises :class:`Quit`."""
         try:
-            name, *arguments = shlex.split(line, comments=True) or [""]
+            name, *arguments = _words(line) or [""]
             if name:
                 self._command(name)(arguments)
         except DomainError as refusal:
@@ -105,7 +105,7 @@ class Terminal:
         return self._commands[name]
 
     def _register(self, arguments: list[str]) -> None:
-        _, said = _parsed(arguments)
+        said = _members(arguments)
         given = said.pop("given", None)
         name = {"family": said.pop("family", None), "given": given.split() if given else None}
         name["text"] = said.pop("name", None)
@@ -124,13 +124,15 @@ class Terminal:
 
     def _correct(self, arguments: list[str]) -> None:
         view = self._patient(arguments)
-        _, said = _parsed(arguments[1:])
+        said = _members(arguments[1:])
         patch = _present({"gender": said.pop("gender", None)}) | _demographics(said)
+        if not patch:
+            raise Mistake("correct P gender=... birth=... phone=...")
         self._list([self._client.update_demographics(view.id, patch)])
 
     def _kin(self, arguments: list[str]) -> None:
         view = self._patient(arguments)
-        _, said = _parsed(arguments[1:])
+        said = _members(arguments[1:])
         self._list([self._client.add_next_of_kin(view.id, said)])
 
     def _consent(self, arguments: list[str]) -> None:
@@ -144,7 +146,7 @@ class Terminal:
 
     def _arrive(self, arguments: list[str]) -> None:
         view = self._patient(arguments)
-        _, said = _parsed(arguments[1:])
+        said = _members(arguments[1:])
         planned = [e for e in self._client.encounters(view.id) if e.body["status"] == "planned"]
         if planned:
             self._client.transition(planned[0].id, "arrived")
@@ -174,7 +176,7 @@ class Terminal:
 
     def _resubmit(self, arguments: list[str]) -> None:
         item = self._item(arguments)
-        _, said = _parsed(arguments[1:])
+        said = _members(arguments[1:])
         payload = None
         if said:
             changed = _present({"gender": said.pop("gender", None)})
@@ -186,7 +188,9 @@ class Terminal:
         item = self._item(arguments)
         reason, *how = arguments[1:] or [""]
         chosen: dict[str, Any] = {"all": "discard", "detach": "detach"}
-        self._client.discard(item, reason, chosen[how[0]] if how and how[0] in chosen else None)
+        if len(how) > 1 or not set(how) <= chosen.keys():
+            raise Mistake('discard N "REASON" [all|detach]')
+        self._client.discard(item, reason, chosen[how[0]] if how else None)
         self._say(Text(f"change {item.number} is discarded"))
 
     def _confirm(self, arguments: list[str]) -> None:
@@ -234,6 +238,19 @@ def _parsed(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     words = [each for each in arguments if "=" not in each]
     pairs = (each.partition("=") for each in arguments if "=" in each)
     return words, {name: value for name, _, value in pairs}
+
+
+def _members(arguments: Sequence[str]) -> dict[str, str]:
+    """Return the ``name=value`` of a command that takes nothing else."""
+    words, members = _parsed(arguments)
+    if words:
+        raise Mistake(f"what is {words[0]}? A value with spaces stands in quotes: name='Ada Obi'")
+    return members
+
+
+def _words(line: str) -> list[str]:
+    """Return the words of a line; one that begins with # is a remark."""
+    return [] if line.lstrip().startswith("#") else shlex.split(line)
 
 
 def _demographics(said: dict[str, str]) -> dict[str, Any]:

@@ -82,7 +82,9 @@ class DeviceUser:
         """Open the device; ``random`` decides all that its person and its network do."""
         self.name = name
         self.random = random
-        self.network = Network(world, random)
+        # a chance of its own for each: how often the program draws depends on the milliseconds
+        self._programs = Random(random.getrandbits(64))  # noqa: S311
+        self.network = Network(world, Random(random.getrandbits(64)))  # noqa: S311
         self.clock_off = timedelta(0)
         self.seen: dict[int, Any] = {}
         """By the number of a mutation, what its author saw of that which it changes."""
@@ -108,7 +110,7 @@ class DeviceUser:
             clock=self._clock,
             transport=self.network,
             sleep=lambda _seconds: None,
-            random=self.random,
+            random=self._programs,
             attempts=3,
         )
 
@@ -190,7 +192,8 @@ class DeviceUser:
     def _settled(self, item: ReviewItem, *, for_good: bool) -> str:
         what = f"{item.kind} {item.number} ({item.code})"
         chance = self.random.random()
-        if item.kind == "confirmation" and chance < 0.7:
+        # one whose answer got lost may be done, and cannot be given up before that is known
+        if item.kind == "confirmation" and (chance < 0.7 or item.mutation.doubtful):
             try:
                 self.client.confirm(item)
             except (NotConfirmed, ServiceAway) as error:
