@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 from collections.abc import Iterator
+from contextlib import closing
 from itertools import islice
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -141,18 +142,20 @@ async def _with_one_that_is_busy() -> Sync:
         return 200, {"results": results, "position": 7}
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while request := await reader.read(100_000):
-            status, said = told(request)
-            body = orjson.dumps(said)
-            writer.write(
-                b"HTTP/1.1 %d X\r\nRetry-After: 0\r\nContent-Length: %d\r\n\r\n%s"
-                % (status, len(body), body)
-            )
-        writer.close()
+        with closing(writer):
+            while request := await reader.read(100_000):
+                status, said = told(request)
+                body = orjson.dumps(said)
+                writer.write(
+                    b"HTTP/1.1 %d X\r\nRetry-After: 0\r\nContent-Length: %d\r\n\r\n%s"
+                    % (status, len(body), body)
+                )
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         to = server.sockets[0].getsockname()
-        return await sync(fleet(to, "token", devices=1, batches=1, size=4))
+        result = await sync(fleet(to, "token", devices=1, batches=1, size=4))
+        await asyncio.sleep(0.05)  # the connections that are closed by now end
+        return result
 
 
 def test_peers_have_their_versions_in_their_names():
