@@ -268,8 +268,7 @@ class Gate:
 
     async def _first(self, attempt: Attempt, outcome: Outcome) -> Reply:
         """Give the outcome that was found under the request's key, if it is this request's."""
-        if outcome.fingerprint not in (attempt.fingerprint, _confirmation_of(attempt, outcome)):
-            raise Refusal(_key_reused(attempt))
+        _require_same_request(attempt, outcome)
         return await self._replay(attempt, outcome)
 
     async def version_before(self, command: Command, context: Context) -> int | None:
@@ -284,8 +283,7 @@ class Gate:
         outcome = known.outcome
         if outcome is None:
             return None
-        if outcome.fingerprint not in (attempt.fingerprint, _confirmation_of(attempt, outcome)):
-            raise Refusal(_key_reused(attempt))
+        _require_same_request(attempt, outcome)
         if outcome.body is not None:
             raise _stored_refusal(outcome, attempt)
         return outcome.version
@@ -318,6 +316,12 @@ def _require_confirmation(attempt: Attempt, seen: Aggregate[Any]) -> None:
             "A person has to confirm this with a direct request.",
             {"confirmVersion": seen.version},
         )
+
+
+def _require_same_request(attempt: Attempt, outcome: Outcome) -> None:
+    """Raise ``IDEMPOTENCY_KEY_REUSED`` where the key's outcome is that of another request."""
+    if outcome.fingerprint not in (attempt.fingerprint, _confirmation_of(attempt, outcome)):
+        raise Refusal(_key_reused(attempt))
 
 
 def _confirmation_of(attempt: Attempt, outcome: Outcome) -> UUID | None:

@@ -38,6 +38,7 @@ from registration.api.metrics import Metrics
 from registration.api.observe import Observed, stderr_log
 from registration.api.openapi import document
 from registration.api.problems import problem
+from registration.api.pull import policy_of
 from registration.api.push import push
 from registration.api.reading import reader_of
 from registration.api.requests import Services, services, utc_now
@@ -165,6 +166,7 @@ def _lifespan(settings: Settings, clock: Callable[[], datetime] | None) -> Any:
             Pusher(gate),
             positions,
             app.state.metrics,
+            policy_of(settings),
         )
         app.openapi()
         tidying = asyncio.create_task(_tidy(store))

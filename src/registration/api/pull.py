@@ -27,11 +27,8 @@ from registration.api.cursors import decode_cursor, encode_cursor
 from registration.api.reading import from_view
 from registration.api.requests import services
 from registration.domain.contract import table
-from registration.domain.encounter import Encounter
 from registration.domain.errors import DomainError, invalid
-from registration.domain.extension_schema import ExtensionSchema
-from registration.domain.patient_resource import Patient
-from registration.projections.changes import NAME, Changes, ChangesQuery, changes
+from registration.projections.changes import KINDS, NAME, Changes, ChangesQuery, changes
 from registration.settings import Settings
 from registration.sync.positions import Positions
 
@@ -39,11 +36,6 @@ HEARTBEAT = 15.0
 """Seconds between two signs of life of a stream."""
 POLICY_ID = uuid5(NAMESPACE_URL, "urn:registration:policy")
 WHOLE_TENANT = "*"
-_READ_SCOPES = {
-    "patient": Patient.READ_SCOPE,
-    "encounter": Encounter.READ_SCOPE,
-    "extension_schema": ExtensionSchema.READ_SCOPE,
-}
 _EVENT_ID = re.compile(r"\d{1,18}", re.ASCII)
 
 
@@ -94,7 +86,9 @@ async def page(request: Request, caller: Caller, query: PullQuery) -> Response:
     said = query.facility or caller.facility
     facility = None if said == WHOLE_TENANT else said
     kinds = [
-        kind for kind, scope in _READ_SCOPES.items() if scope is None or scope in caller.scopes
+        kind
+        for made, kind in KINDS.items()
+        if made.READ_SCOPE is None or made.READ_SCOPE in caller.scopes
     ]
     cursor = None if query.cursor is None else _decoded(query.cursor)
     if cursor is not None and (cursor.facility, cursor.kinds) != (facility, kinds):
@@ -118,7 +112,7 @@ async def page(request: Request, caller: Caller, query: PullQuery) -> Response:
 def _answer(
     request: Request, asked: ChangesQuery, found: Changes, cursor: _Cursor | None
 ) -> Response:
-    policy, digest = _policy(services(request).settings)
+    policy, digest = services(request).policy
     items: list[dict[str, Any]] = []
     if cursor is None or cursor.policy != digest:
         items.append(
@@ -190,7 +184,7 @@ def _microseconds(instant: datetime) -> int:
     return int(instant.timestamp() * 1_000_000)
 
 
-def _policy(settings: Settings) -> tuple[bytes, str]:
+def policy_of(settings: Settings) -> tuple[bytes, str]:
     """Return what devices have to know beside records, and a digest that tells when it changed."""
     body = orjson.dumps(
         {

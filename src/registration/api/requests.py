@@ -59,6 +59,7 @@ class Services:
     pusher: Pusher
     positions: Positions
     metrics: Metrics
+    policy: tuple[bytes, str]
 
 
 def utc_now() -> datetime:

@@ -60,12 +60,12 @@ CREATE INDEX scope_record ON scope (tenant, id);
 EVERYBODY = ""
 """The scope of what belongs to no facility."""
 
-_KINDS: tuple[tuple[str, type[Aggregate[Any]]], ...] = (
-    ("patient", Patient),
-    ("encounter", Encounter),
-    ("extension_schema", ExtensionSchema),
-)
-KINDS = tuple(kind for kind, _ in _KINDS)
+KINDS: dict[type[Aggregate[Any]], str] = {
+    Patient: "patient",
+    Encounter: "encounter",
+    ExtensionSchema: "extension_schema",
+}
+"""What the feed calls each aggregate."""
 
 # What came before the batch, of the streams that it goes on with.
 _EARLIER = """
@@ -186,13 +186,13 @@ async def _earlier(
         for row in await cursor.fetchall():
             history[row[2]].append(RecordedEvent(*row))
     return {
-        its_id: _kind((history[its_id] or [recorded])[0].event)[1](its_id, history[its_id])
+        its_id: _aggregate_of((history[its_id] or [recorded])[0].event)(its_id, history[its_id])
         for its_id, recorded in first.items()
     }
 
 
-def _kind(event: Event) -> tuple[str, type[Aggregate[Any]]]:
-    return next((kind, made) for kind, made in _KINDS if isinstance(event, made.EVENTS))
+def _aggregate_of(event: Event) -> type[Aggregate[Any]]:
+    return next(made for made in KINDS if isinstance(event, made.EVENTS))
 
 
 async def _places(connection: Connection, tenant: str, ids: Iterable[UUID]) -> dict[UUID, _Place]:
@@ -214,11 +214,11 @@ async def _write(
         (
             tenant,
             its_id,
-            _name_of(known[its_id]),
+            KINDS[type(known[its_id])],
             known[its_id].version,
             position,
             places[its_id].own,
-            getattr(_state(known[its_id]), "patient_id", None),
+            getattr(known[its_id].state, "patient_id", None),
             body_of(known[its_id]),
         )
         for its_id, position in last.items()
@@ -229,7 +229,7 @@ async def _write(
             tenant,
             facility,
             its_id,
-            _name_of(known[its_id]) if its_id in known else "patient",  # of an encounter
+            KINDS[type(known[its_id]) if its_id in known else Patient],  # that of an encounter
             position,
             present,
         )
@@ -241,14 +241,6 @@ async def _write(
 
 def _columns(rows: Sequence[tuple[Any, ...]]) -> list[list[Any]]:
     return [list(column) for column in zip(*rows, strict=True)]
-
-
-def _name_of(aggregate: Aggregate[Any]) -> str:
-    return next(kind for kind, made in _KINDS if type(aggregate) is made)
-
-
-def _state(aggregate: Aggregate[Any]) -> Any:
-    return aggregate.state
 
 
 def _facility(aggregate: Aggregate[Any]) -> str:

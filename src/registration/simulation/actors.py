@@ -89,7 +89,7 @@ class DeviceUser:
         self.seen: dict[int, Any] = {}
         """By the number of a mutation, what its author saw of that which it changes."""
         self._world = world
-        self._known = known
+        self.known = known
         self._folder = folder
         self._tenant = tenant
         self.facility = random.choice((None, "north", "south"))
@@ -127,7 +127,7 @@ class DeviceUser:
 
     def change(self) -> str:
         """Make a random change, offline."""
-        patients = [i for i in self._known.patients if self.client.patient(i) is not None]
+        patients = [i for i in self.known.patients if self.client.patient(i) is not None]
         rarely = 0.35 if len(patients) < 3 else 0.08
         made = _new_patient if not patients or self.random.random() < rarely else _any_change
         return made(self, patients)
@@ -144,9 +144,9 @@ class DeviceUser:
         try:
             mutation = self.client.submit(operation, its_id, payload, entry)
         except DomainError as error:
-            return f"{operation} {self._known.called(its_id)}: {error.code} at the device"
+            return f"{operation} {self.known.called(its_id)}: {error.code} at the device"
         self.seen[mutation.number] = seen
-        return f"{operation} {self._known.called(its_id)}: queued as {mutation.number}"
+        return f"{operation} {self.known.called(its_id)}: queued as {mutation.number}"
 
     def sync(self, how: str = "sync") -> str:
         """Meet the service as far as the network lets it, or crash on the way."""
@@ -241,8 +241,8 @@ def _told(report: SyncReport) -> str:
 def _new_patient(user: DeviceUser, _patients: list[UUID]) -> str:
     random = user.random
     its_id = _uuid(random)
-    user._known.patients.append(its_id)  # noqa: SLF001  (the same clinic)
-    number = len(user._known.patients)  # noqa: SLF001
+    user.known.patients.append(its_id)
+    number = len(user.known.patients)
     payload: dict[str, Any] = {
         "names": [{"family": f"Okoro{number}", "given": ["Ada"]}],
         "gender": random.choice(("female", "male", "unknown")),
@@ -321,7 +321,7 @@ def consent_of(body: Mapping[str, Any], flag: str) -> Any:
 
 def _open_encounter(user: DeviceUser, its_id: UUID) -> str:
     encounter_id = _uuid(user.random)
-    user._known.encounters.append(encounter_id)  # noqa: SLF001
+    user.known.encounters.append(encounter_id)
     return user.submit(
         "encounter.open",
         encounter_id,
@@ -330,7 +330,7 @@ def _open_encounter(user: DeviceUser, its_id: UUID) -> str:
 
 
 def _transition(user: DeviceUser, its_id: UUID) -> str:
-    views = [user.client.encounter(i) for i in user._known.encounters]  # noqa: SLF001
+    views = [user.client.encounter(i) for i in user.known.encounters]
     movable = [view for view in views if view is not None and view.body["allowed"]]
     if not movable:
         return _open_encounter(user, its_id)
