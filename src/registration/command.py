@@ -2,17 +2,19 @@
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import orjson
 
-from registration.domain.aggregate import Aggregate, Part
+from registration.domain.aggregate import Aggregate, Decided, Part
 from registration.domain.context import Context
 from registration.domain.contract import Operation, Rule, rule_for
 from registration.domain.errors import DomainError
 from registration.domain.events import Event
 from registration.domain.handlers import HANDLERS, Handler
+from registration.domain.merge import Parties
 from registration.domain.resources import Model
 from registration.eventstore.records import key_hash
 
@@ -26,7 +28,8 @@ class Command(NamedTuple):
     ``version`` what ``If-Match`` or ``baseVersion`` said, ``after`` the caller's own mutation that
     this one builds on, ``supersedes`` the one that it replaces. ``offline``: it comes through
     ``push``. ``beforehand`` is told the events that were decided, and done, before they are stored:
-    it keeps what they refer to.
+    it keeps what they refer to. ``housekeeping``: a duty of the service itself, which it has to
+    records that were merged away as well.
     """
 
     operation: Operation
@@ -41,6 +44,7 @@ class Command(NamedTuple):
     supersedes: UUID | None = None
     offline: bool = False
     beforehand: Callable[[Sequence[Event]], Awaitable[None]] | None = None
+    housekeeping: bool = False
 
 
 class Reply(NamedTuple):
@@ -67,6 +71,13 @@ class Refusal(Exception):
     replayed: bool = False
 
 
+class Beside(NamedTuple):
+    """What a decision looks at beside its own record: another one, the patients of a merge."""
+
+    related: Aggregate[Any] | None = None
+    parties: Parties = MappingProxyType({})
+
+
 class Attempt(NamedTuple):
     """A command on its way through the gate."""
 
@@ -79,12 +90,14 @@ class Attempt(NamedTuple):
     fingerprint: UUID | None
     metadata: bytes
 
-    def decide(self, seen: Aggregate[Any], related: Aggregate[Any] | None) -> Sequence[Event]:
+    def decide(self, seen: Aggregate[Any], beside: Beside) -> Decided:
         """Return what the command makes of the aggregate as it was seen; raises its refusal."""
-        other = None if related is None else related.state
-        return self.handler.events(
-            seen.state, self.command.payload, self.context, self.command.entry, other
-        )
+        said = (seen.state, self.command.payload, self.context)
+        if self.handler.parties is not None:
+            decided: Decided = self.handler.decide(*said, beside.parties, self.aggregate_id)
+            return decided
+        other = None if beside.related is None else beside.related.state
+        return Decided(self.handler.events(*said, self.command.entry, other))
 
     def part(self, seen: Aggregate[Any]) -> Part | None:
         """Return what the command is about, where that has a version of its own and is there."""

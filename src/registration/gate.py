@@ -8,6 +8,7 @@ command has to state and what it collides with all come from the conflict table
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -15,6 +16,7 @@ import orjson
 
 from registration.command import (
     Attempt,
+    Beside,
     Command,
     Refusal,
     Reply,
@@ -22,17 +24,18 @@ from registration.command import (
     fingerprint_of,
     require_scope,
 )
-from registration.domain.aggregate import Aggregate, Stamp
+from registration.domain.aggregate import Aggregate, Decided, Stamp
 from registration.domain.context import Context
 from registration.domain.contract import Offline, rule_for
 from registration.domain.errors import DomainError, not_found
 from registration.domain.events import Event
 from registration.domain.handlers import added_entry, claims
+from registration.domain.merge import Parties, merged_away, survivor_of
+from registration.domain.patient_resource import Patient
 from registration.eventstore.mapper import encode
 from registration.eventstore.records import (
     AppendRequest,
     Claim,
-    IdentifierConflict,
     KeyReused,
     NewEvent,
     Outcome,
@@ -48,11 +51,13 @@ from registration.eventstore.store import (
     EventStore,
     LoadRequest,
 )
-from registration.versions import check_version, mutation_of
+from registration.lineage import lineage
+from registration.versions import check_version, intent_beside, mutation_of
 
 MOST_RACES = 20
 """Times that a command is decided again because another process moved its stream meanwhile."""
 
+_TICK = timedelta(microseconds=1)
 _REFUSED_FOR_GOOD = 1
 """Stands for the status of a queued write's refusal: a person has settled it since."""
 
@@ -69,6 +74,7 @@ _REMEMBERED = frozenset(
         "CONSENT_REQUIRED",
         "ENCOUNTER_TRANSITION_NOT_ALLOWED",
         "EXTENSION_INVALID",
+        "MERGE_NOT_ALLOWED",
         "PORTRAIT_GONE",
         "ERASED",
     }
@@ -137,9 +143,10 @@ class Gate:
     async def _create(self, attempt: Attempt) -> Reply | None:
         blank = attempt.handler.aggregate(attempt.aggregate_id)
         await self._require_dependency(attempt, ())
-        related = await self._related(attempt)
-        events = attempt.decide(blank, related)
-        reply = await self._append(attempt, blank, events, related)
+        beside = Beside(await self._related(attempt), await self._parties(attempt, None))
+        await self._refuse_merged(attempt, beside.related, beside)
+        decided = attempt.decide(blank, beside)
+        reply = await self._append(attempt, blank, decided, beside)
         # a guard may have failed instead: then the command is decided again
         if reply is None and (not attempt.handler.guarded or await self._exists(attempt)):
             raise _id_taken()
@@ -169,10 +176,12 @@ class Gate:
                 raise _id_taken()
             seen = kind(attempt.aggregate_id)
         await self._require_dependency(attempt, loaded.events)
-        check_version(attempt, loaded.events, seen, related)
-        events = attempt.decide(seen, related)
+        beside = Beside(related, await self._parties(attempt, seen.state))
+        await self._refuse_merged(attempt, seen, beside)
+        check_version(attempt, loaded.events, seen, beside)
+        decided = attempt.decide(seen, beside)
         _require_confirmation(attempt, seen)
-        return await self._append(attempt, seen, events, related)
+        return await self._append(attempt, seen, decided, beside)
 
     async def _require_dependency(self, attempt: Attempt, history: Sequence[RecordedEvent]) -> None:
         """Raise ``DEPENDENCY_FAILED`` unless the mutation that this one builds on was applied."""
@@ -198,25 +207,57 @@ class Gate:
         loaded = await self._store.load(LoadRequest(attempt.context.tenant, its_id))
         return kind.of(its_id, loaded.events)
 
+    async def _parties(self, attempt: Attempt, state: Any) -> Parties:
+        """Return the patients of a merge, with all that they were merged into."""
+        if attempt.handler.parties is None:
+            return {}
+        asked = attempt.handler.parties(state, attempt.command.payload)
+        return await lineage(self._store, attempt.context.tenant, asked)
+
+    async def _refuse_merged(
+        self, attempt: Attempt, seen: Aggregate[Any] | None, beside: Beside
+    ) -> None:
+        """Raise ``PATIENT_MERGED`` where a command is about a record that was merged away.
+
+        It names the survivor, and in which members that differs from what was meant.
+        """
+        if not isinstance(seen, Patient) or seen.state is None:
+            return
+        if seen.state.merged_into is None or attempt.command.housekeeping:
+            return
+        known = await lineage(self._store, attempt.context.tenant, [seen.id])
+        error = merged_away(known, seen.id)
+        survivor = known[survivor_of(known, seen.id)].patient
+        meant = [] if attempt.handler.creates else intent_beside(attempt, seen, survivor, beside)
+        extra = {**error.extra, "fields": meant, "current": survivor.plain()}
+        raise DomainError(error.code, error.detail, extra)
+
     async def _append(
-        self,
-        attempt: Attempt,
-        seen: Aggregate[Any],
-        events: Sequence[Event],
-        related: Aggregate[Any] | None,
+        self, attempt: Attempt, seen: Aggregate[Any], decided: Decided, beside: Beside
     ) -> Reply | None:
         """Append what was decided; ``None`` when a stream moved on meanwhile."""
+        events, related = decided.own, beside.related
         if events and attempt.command.beforehand is not None:
             await attempt.command.beforehand(events)
         version = seen.version + len(events)
         guarded = related is not None and attempt.handler.guarded
+        stored = [
+            *(
+                made
+                for its_id, theirs in decided.others.items()
+                for made in _new_events(
+                    attempt, its_id, theirs, beside.parties[its_id].patient.version + 1
+                )
+            ),
+            *_new_events(attempt, attempt.aggregate_id, events, seen.version + 1),
+        ]
         verdict = await self._store.append(
             attempt.context.tenant,
             AppendRequest(
                 stream_id=attempt.aggregate_id,
                 version=version,
                 status=201 if attempt.handler.makes else 200,
-                events=_new_events(attempt, events, seen.version + 1),
+                events=stored,
                 claims=_claims(attempt, seen, events),
                 key=attempt.key,
                 fingerprint=attempt.fingerprint,
@@ -224,8 +265,10 @@ class Gate:
             ),
         )
         if isinstance(verdict, Stored):
-            for number, event in enumerate(events, seen.version + 1):
-                seen.apply(event, Stamp(number, verdict.recorded_at, attempt.context.actor))
+            for before, event in zip(range(len(events))[::-1], events, strict=True):
+                # the store sets the events of a request a microsecond apart
+                at = verdict.recorded_at - before * _TICK
+                seen.apply(event, Stamp(seen.version + 1, at, attempt.context.actor))
             return _reply(attempt, seen, verdict.position, events, replayed=False)
         if isinstance(verdict, VersionConflict):
             return None
@@ -233,7 +276,16 @@ class Gate:
             return await self._replay(attempt, verdict)
         if isinstance(verdict, KeyReused):
             raise Refusal(_key_reused(attempt))
-        raise _identifier_conflict(verdict)
+        raise await self._identifier_conflict(attempt, verdict.holder)
+
+    async def _identifier_conflict(self, attempt: Attempt, holder: UUID) -> DomainError:
+        """Build the refusal of an identifier that somebody holds: the record used for them now."""
+        known = await lineage(self._store, attempt.context.tenant, [holder])
+        return DomainError(
+            "IDENTIFIER_CONFLICT",
+            "Another record holds this identifier.",
+            {"patientId": str(survivor_of(known, holder) if known else holder)},
+        )
 
     async def _refuse(self, attempt: Attempt, error: DomainError) -> Reply:
         """Raise the refusal, remembered under its key so that the same request gets it again.
@@ -332,8 +384,10 @@ def _confirmation_of(attempt: Attempt, outcome: Outcome) -> UUID | None:
     return fingerprint_of(direct)
 
 
-def _new_events(attempt: Attempt, events: Sequence[Event], version: int) -> list[NewEvent]:
-    tenant, stream_id, metadata = attempt.context.tenant, attempt.aggregate_id, attempt.metadata
+def _new_events(
+    attempt: Attempt, stream_id: UUID, events: Sequence[Event], version: int
+) -> list[NewEvent]:
+    tenant, metadata = attempt.context.tenant, attempt.metadata
     made = []
     for number, event in enumerate(events, version):
         data = encode(event)
@@ -375,14 +429,6 @@ def _key_reused(attempt: Attempt) -> DomainError:
         return _id_taken()
     return DomainError(
         "IDEMPOTENCY_KEY_REUSED", "This key belongs to another request; use a new one."
-    )
-
-
-def _identifier_conflict(verdict: IdentifierConflict) -> DomainError:
-    return DomainError(
-        "IDENTIFIER_CONFLICT",
-        "Another record holds this identifier.",
-        {"patientId": str(verdict.holder)},
     )
 
 

@@ -122,6 +122,7 @@ class _Sweep:
             {},
             aggregate_id=patient_id,
             version=patient.version,  # what was looked at must still be so
+            housekeeping=True,
         )
         context = Context(
             now=self._now,

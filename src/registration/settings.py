@@ -113,6 +113,17 @@ class Settings(BaseSettings):
         le=86400,
         description="Seconds between two looks at which portraits have to go.",
     )
+    mpi_four_eyes: bool = Field(
+        default=True,
+        description="Whether a merge needs two people: who proposed it cannot approve it.",
+    )
+    mpi_plural_systems: list[str] = Field(
+        default_factory=list,
+        description="Identifier systems of which one person may well have several values, as a "
+        "JSON array of URIs, such as the record numbers of a hospital that registers people "
+        "twice. In any other system two different values speak against a merge, which then needs "
+        "an override with a reason.",
+    )
     time_zone: str = Field(
         "UTC",
         description="IANA name of the time zone whose days the encounter board shows.",

@@ -5,14 +5,12 @@ Stale means: an event after that version touches what the command touches (the c
 surprise to it: a mutation that says ``afterMutation`` was made with those changes on the screen.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import orjson
-
-from registration.command import Attempt
-from registration.domain.aggregate import Aggregate, Part, Stamp
-from registration.domain.contract import Operation
+from registration.command import Attempt, Beside
+from registration.domain.aggregate import Aggregate, Part, Stamp, changes_of
+from registration.domain.contract import Operation, Policy
 from registration.domain.errors import DomainError
 from registration.domain.events import Event
 from registration.domain.handlers import HANDLERS
@@ -23,7 +21,7 @@ def check_version(
     attempt: Attempt,
     history: Sequence[RecordedEvent],
     now: Aggregate[Any],
-    related: Aggregate[Any] | None,
+    beside: Beside,
 ) -> None:
     """Raise ``OPTIMISTIC_LOCK_CONFLICT`` where the stated version is stale for this command.
 
@@ -35,6 +33,8 @@ def check_version(
     current = _subject(attempt, now)
     if stated is None and not attempt.rule.needs_version:
         return
+    if attempt.rule.policy is Policy.APPEND_ONLY:
+        return  # whatever came before, one more is added to it
     if stated == (current.version if current is not None else 0):
         return
     steps = _steps(attempt, history)
@@ -57,16 +57,7 @@ def check_version(
     extra: dict[str, Any] = {
         "expectedVersion": stated,
         "currentVersion": len(steps),
-        "changes": [
-            {
-                "version": number,
-                "event": record.topic,
-                "at": record.recorded_at,
-                "actor": record.meta["actor"],
-                "fields": record.event.fields,
-            }
-            for number, record in colliding
-        ],
+        "changes": changes_of(colliding),
         "fields": [],
         "current": _plain(attempt, now),
     }
@@ -74,11 +65,11 @@ def check_version(
         seen = history[: later[0][1].version - 1]
         at_stake = {path[1:] for _, record in colliding for path in record.event.fields}
         own = [step[1] for step, mine in zip(later, is_own[first:], strict=True) if mine]
-        extra["fields"] = _differences(attempt, seen, own, at_stake, extra["current"], related)
+        extra["fields"] = _differences(attempt, seen, own, at_stake, extra["current"], beside)
     raise DomainError(
         "OPTIMISTIC_LOCK_CONFLICT",
         "The record changed since the version that you state; review both and send again.",
-        orjson.loads(orjson.dumps(extra, option=orjson.OPT_UTC_Z)),
+        extra,
     )
 
 
@@ -166,7 +157,7 @@ def _differences(
     own: Sequence[RecordedEvent],
     at_stake: set[str],
     theirs: Mapping[str, Any],
-    related: Aggregate[Any] | None,
+    beside: Beside,
 ) -> list[dict[str, Any]]:
     """List each member in which the record now and the caller's intent differ.
 
@@ -178,7 +169,7 @@ def _differences(
     for record in own:
         before.apply(record.event, Stamp.of(record))
     try:
-        for event in attempt.decide(before, related):
+        for event in attempt.decide(before, beside).own:
             before.apply(event, Stamp(before.version + 1, attempt.context.now, ""))
     except DomainError:
         pass  # what was wanted makes no sense at that version either: yours is what you saw
@@ -186,6 +177,15 @@ def _differences(
     if attempt.handler.part is not None:
         at_stake = base.keys() | theirs.keys()
     at_stake |= {name for name in base.keys() | yours.keys() if base.get(name) != yours.get(name)}
+    return _compared(sorted(at_stake - before.ABOUT - _ABOUT_A_PART), base, theirs, yours)
+
+
+def _compared(
+    names: Iterable[str],
+    base: Mapping[str, Any],
+    theirs: Mapping[str, Any],
+    yours: Mapping[str, Any],
+) -> list[dict[str, Any]]:
     return [
         {
             "path": f"/{name}",
@@ -193,9 +193,31 @@ def _differences(
             "theirs": theirs.get(name),
             "yours": yours.get(name),
         }
-        for name in sorted(at_stake - before.ABOUT - _ABOUT_A_PART)
+        for name in names
         if theirs.get(name) != yours.get(name)
     ]
+
+
+def intent_beside(
+    attempt: Attempt, retired: Aggregate[Any], survivor: Aggregate[Any], beside: Beside
+) -> list[dict[str, Any]]:
+    """List each member that a command on a merged-away record meant to change, and differs.
+
+    ``base`` is what the retired record says, ``theirs`` what the survivor says, ``yours`` what the
+    command would have made of the retired one.
+    """
+    intended = attempt.handler.aggregate(retired.id)
+    intended.state, intended.version = retired.state, retired.version
+    intended.created_at, intended.last_updated = retired.created_at, retired.last_updated
+    base = retired.plain()
+    try:
+        for event in attempt.decide(intended, beside).own:
+            intended.apply(event, Stamp(intended.version + 1, attempt.context.now, ""))
+    except DomainError:
+        return []  # what was wanted makes no sense on the retired record either
+    yours = intended.plain()
+    changed = {name for name in base.keys() | yours.keys() if base.get(name) != yours.get(name)}
+    return _compared(sorted(changed - retired.ABOUT), base, survivor.plain(), yours)
 
 
 _ABOUT_A_PART = frozenset({"version", "recordedAt", "recordedBy"})

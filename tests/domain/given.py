@@ -83,7 +83,7 @@ class When:
     related: Sequence[events.Event] = ()
     context: Context = field(default_factory=context)
 
-    def decide(self) -> Sequence[events.Event]:
+    def decide(self) -> Any:
         """Return what is decided."""
         handler = HANDLERS[self.operation]
         payload = handler.payload.model_validate_json(orjson.dumps(self.said), strict=True)

@@ -24,6 +24,7 @@ from registration.domain.resources import (
     Identifier,
     Name,
     NextOfKin,
+    Obstacle,
 )
 from registration.eventstore import mapper
 from registration.eventstore.mapper import (
@@ -130,6 +131,33 @@ SAMPLES: dict[type[Event], Event] = {
         events.ExtensionRemoved(schema_name="housing", reason="moved"),
         events.DeathRecorded(deceased_at=AT, cause="I21.9", certificate="D-4711"),
         events.DeathReversed(reason="wrong record"),
+        events.PatientMergedAway(merge_id=UUID(int=7), survivor_id=UUID(int=8)),
+        events.PatientAbsorbed(
+            merge_id=UUID(int=7),
+            retired=(
+                events.Absorbed(patient_id=UUID(int=6), names=(ARABIC,), identifiers=(IDENTIFIER,)),
+            ),
+        ),
+        events.PatientRestored(merge_id=UUID(int=7)),
+        events.PatientReleased(merge_id=UUID(int=7), patient_ids=(UUID(int=6), UUID(int=9))),
+        events.MergeProposed(
+            survivor_id=UUID(int=8),
+            retired_id=UUID(int=6),
+            survivor_version=3,
+            retired_version=2,
+            reason="the same passport",
+            overridden=(Obstacle(kind="identifier", system="https://fhir.example/mrn"),),
+            override_reason="registered twice by us",
+        ),
+        events.MergeApproved(survivor_version=3, retired_version=2),
+        events.MergeExecuted(survivor_id=UUID(int=8), retired_id=UUID(int=6)),
+        events.MergeRejected(reason="twins"),
+        events.MergeReversed(
+            survivor_id=UUID(int=8), retired_id=UUID(int=6), reason="twins after all"
+        ),
+        events.CandidateDismissed(
+            patient_ids=(UUID(int=6), UUID(int=8)), evidence="5e1f", reason="father and son"
+        ),
         events.EncounterOpened(
             at=AT,
             reason="cough",

@@ -14,7 +14,7 @@ class CommandRoute:
     """Where an operation is found.
 
     ``entry`` names the path parameter of the entry it is about. A DELETE takes its payload from
-    the query.
+    the query. ``body_optional``: no body at all says as much as ``{}``.
     """
 
     method: str
@@ -23,6 +23,7 @@ class CommandRoute:
     summary: str
     entry: str | None = None
     media_types: frozenset[str] = JSON
+    body_optional: bool = False
 
     @property
     def has_body(self) -> bool:
@@ -31,6 +32,7 @@ class CommandRoute:
 
 
 _PATIENT = "/v1/patients/{id}"
+_MERGE = "/v1/mpi/merges/{id}"
 
 COMMAND_ROUTES: tuple[CommandRoute, ...] = (
     CommandRoute("POST", "/v1/patients", Operation.REGISTER_PATIENT, "Register a patient"),
@@ -110,6 +112,20 @@ COMMAND_ROUTES: tuple[CommandRoute, ...] = (
         Operation.TRANSITION_ENCOUNTER,
         "Move an encounter on",
     ),
+    CommandRoute(
+        "POST", "/v1/mpi/merges", Operation.PROPOSE_MERGE, "Propose to merge two patients"
+    ),
+    CommandRoute(
+        "POST",
+        f"{_MERGE}/approval",
+        Operation.APPROVE_MERGE,
+        "Approve a proposed merge, which carries it out",
+        body_optional=True,
+    ),
+    CommandRoute(
+        "POST", f"{_MERGE}/rejection", Operation.REJECT_MERGE, "Turn a proposed merge down"
+    ),
+    CommandRoute("POST", f"{_MERGE}/unmerge", Operation.UNMERGE, "Undo a merge"),
     CommandRoute(
         "POST",
         "/v1/extension-schemas/{schema}/versions",

@@ -18,6 +18,7 @@ from registration.api.json_body import parse
 from registration.api.requests import (
     authenticated,
     context_of,
+    has_no_body,
     idempotency_key,
     if_match,
     mutation_id,
@@ -57,7 +58,9 @@ async def carried_out(request: Request, route: CommandRoute) -> tuple[Caller, Re
     payload_model = HANDLERS[route.operation].payload
     said: dict[str, Any]
     if route.has_body:
-        body = await read_body(request, its.settings.body_limit, route.media_types)
+        body = b"{}"
+        if not (route.body_optional and has_no_body(request)):
+            body = await read_body(request, its.settings.body_limit, route.media_types)
         said = parse(body)
         payload = validated(payload_model, body)
         no_query(request)

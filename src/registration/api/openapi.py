@@ -19,6 +19,7 @@ from registration.domain.contract import Operation, Resource, rules_for
 from registration.domain.encounter import EncounterResource
 from registration.domain.extension_schema import SchemaVersion
 from registration.domain.handlers import HANDLERS
+from registration.domain.merge import MergeResource
 from registration.domain.patient_resource import Patient, PatientResource
 from registration.domain.resources import Consent, ExtensionInstance
 
@@ -26,13 +27,23 @@ _REF = "#/components/schemas/"
 _UUID = {"type": "string", "format": "uuid"}
 _KEY_PATTERN = r'^([!#-\[\]-~]{1,255}|"([ !#-\[\]-~]|\\["\\]){1,255}")$'
 _NAME = {"type": "string", "pattern": "^[a-z][a-z0-9]*(-[a-z0-9]+)*$", "maxLength": 64}
-_TAGS = ("patients", "consents", "portraits", "extensions", "encounters", "sync", "operations")
+_TAGS = (
+    "patients",
+    "consents",
+    "portraits",
+    "extensions",
+    "encounters",
+    "mpi",
+    "sync",
+    "operations",
+)
 _TAG_OF = {
     Resource.CONSENT: "consents",
     Resource.PORTRAIT: "portraits",
     Resource.EXTENSION: "extensions",
     Resource.EXTENSION_SCHEMA: "extensions",
     Resource.ENCOUNTER: "encounters",
+    Resource.MERGE_DECISION: "mpi",
 }
 _ANSWERS: dict[Operation, type[BaseModel]] = {
     Operation.SET_CONSENT: Consent,
@@ -41,6 +52,10 @@ _ANSWERS: dict[Operation, type[BaseModel]] = {
     Operation.OPEN_ENCOUNTER: EncounterResource,
     Operation.TRANSITION_ENCOUNTER: EncounterResource,
     Operation.PUBLISH_SCHEMA: SchemaVersion,
+    Operation.PROPOSE_MERGE: MergeResource,
+    Operation.APPROVE_MERGE: MergeResource,
+    Operation.REJECT_MERGE: MergeResource,
+    Operation.UNMERGE: MergeResource,
 }
 """What a command answers with, where that is not the patient."""
 _COMMON = (
@@ -220,7 +235,7 @@ def _body(route: CommandRoute) -> dict[str, Any]:
     else:
         schema = {"$ref": _REF + HANDLERS[route.operation].payload.__name__}
     return {
-        "required": True,
+        "required": not route.body_optional,
         "content": {media: {"schema": schema} for media in sorted(route.media_types)},
     }
 
@@ -250,6 +265,16 @@ _MAY_REFUSE: dict[Operation, tuple[str, ...]] = {
     Operation.SET_EXTENSION: ("EXTENSION_INVALID",),
     Operation.PUBLISH_SCHEMA: ("EXTENSION_INVALID",),
     Operation.RECORD_DEATH: ("PATIENT_DECEASED",),
+    Operation.PROPOSE_MERGE: (
+        "NOT_FOUND",
+        "VERSION_REQUIRED",
+        "OPTIMISTIC_LOCK_CONFLICT",
+        "MERGE_NOT_ALLOWED",
+        "PATIENT_MERGED",
+    ),
+    Operation.APPROVE_MERGE: ("MERGE_NOT_ALLOWED", "PATIENT_MERGED"),
+    Operation.REJECT_MERGE: ("MERGE_NOT_ALLOWED",),
+    Operation.UNMERGE: ("MERGE_NOT_ALLOWED",),
     Operation.OPEN_ENCOUNTER: ("NOT_FOUND", "PATIENT_DECEASED", "PATIENT_MERGED"),
     Operation.TRANSITION_ENCOUNTER: ("ENCOUNTER_TRANSITION_NOT_ALLOWED",),
 }

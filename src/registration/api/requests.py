@@ -118,7 +118,15 @@ def context_of(caller: Caller, services: Services) -> Context:
         identifier_systems=services.settings.identifier_systems,
         consent_flags=services.settings.consent_flags,
         portrait_retention=services.settings.portrait_keeps(caller.tenant),
+        plural_systems=frozenset(services.settings.mpi_plural_systems),
+        four_eyes=services.settings.mpi_four_eyes,
     )
+
+
+def has_no_body(request: Request) -> bool:
+    """Whether a request comes without a body (RFC 9112, 6.3)."""
+    headers = request.headers
+    return "transfer-encoding" not in headers and headers.get("content-length", "0") == "0"
 
 
 async def read_body(

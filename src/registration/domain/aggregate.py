@@ -2,7 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any, ClassVar, Generic, NamedTuple, Protocol, Self, TypeVar
 from uuid import UUID
 
@@ -43,6 +44,27 @@ class Recorded(Protocol):
     @property
     def event(self) -> Event:
         """What happened."""
+
+
+def changes_of(numbered: Iterable[tuple[int, Recorded]]) -> list[dict[str, Any]]:
+    """Return what happened, as a conflict tells it: event, time, actor, and the members changed."""
+    return [
+        {
+            "version": number,
+            "event": record.event.TOPIC,
+            "at": record.recorded_at.astimezone(UTC).isoformat().replace("+00:00", "Z"),
+            "actor": record.meta["actor"],
+            "fields": record.event.fields,
+        }
+        for number, record in numbered
+    ]
+
+
+class Decided(NamedTuple):
+    """What a command stores, all or nothing: on its own stream, and on others by their ids."""
+
+    own: Sequence[Event]
+    others: Mapping[UUID, Sequence[Event]] = MappingProxyType({})
 
 
 class Part(Protocol):

@@ -205,6 +205,48 @@ class TransitionEncounter(Model):
     reason: LongText | None = None
 
 
+StatedVersion = Annotated[int, Field(ge=1, lt=2**31)]
+
+
+class Override(Model):
+    """Why two records are merged although something speaks against it."""
+
+    reason: LongText
+
+
+class ProposeMerge(Model):
+    """Two records of one person: which one stays, which one goes, and what was looked at.
+
+    Both versions are needed: a proposal is about two records as somebody saw them.
+    """
+
+    id: UUID | None = None
+    client_mutation_id: Annotated[UUID | None, Field(description="a UUIDv7")] = None
+    survivor_id: UUID
+    retired_id: UUID
+    survivor_version: StatedVersion | None = None
+    retired_version: StatedVersion | None = None
+    reason: LongText
+    override: Annotated[
+        Override | None, Field(description="Needed where something speaks against it")
+    ] = None
+
+
+class ApproveMerge(Model):
+    """The versions that were looked at; those of the proposal, if absent."""
+
+    survivor_version: StatedVersion | None = None
+    retired_version: StatedVersion | None = None
+
+
+class DismissCandidate(Model):
+    """What the server knows of the pair, and why it is two persons."""
+
+    patient_ids: tuple[UUID, UUID]
+    evidence: str
+    reason: LongText
+
+
 class PublishSchema(Model):
     """A new version of an extension schema: JSON Schema 2020-12; it never changes afterwards."""
 

@@ -13,6 +13,8 @@ class Context(NamedTuple):
     ``now`` is an aware instant in UTC. ``identifier_systems`` names the check of each identifier
     system that has one (see :mod:`registration.domain.identifiers`), ``consent_flags`` the flags
     that there are with their titles, ``portrait_retention`` how long the tenant keeps a portrait.
+    ``plural_systems`` are the identifier systems of which a person may well have several values.
+    ``four_eyes``: who proposed a merge cannot approve it.
     """
 
     now: datetime
@@ -25,3 +27,5 @@ class Context(NamedTuple):
     identifier_systems: Mapping[str, str] = MappingProxyType({})
     consent_flags: Mapping[str, str] = MappingProxyType({})
     portrait_retention: timedelta | None = None
+    plural_systems: frozenset[str] = frozenset()
+    four_eyes: bool = True

@@ -133,8 +133,11 @@ class Rule:
 
     @property
     def needs_version(self) -> bool:
-        """Whether a command without a stated version is refused (428 ``VERSION_REQUIRED``)."""
-        return self.version is not Version.NONE
+        """Whether a command without ``If-Match`` or ``baseVersion`` is refused (428).
+
+        Those of both patients stand in the payload.
+        """
+        return self.version not in (Version.NONE, Version.BOTH_PATIENTS)
 
 
 def _touches(*parts: Touch) -> frozenset[Touch]:
@@ -148,6 +151,7 @@ _LOCK = Policy.SERVER_AUTHORITATIVE_LOCK
 _SERVER = Policy.SERVER_AUTHORITATIVE
 _ENCOUNTER = _touches(Touch.ENCOUNTER)
 _MERGE = _touches(Touch.MERGE)
+_WHOLE_PATIENT = _touches(*Touch) - _touches(Touch.ENCOUNTER, Touch.SCHEMA)
 
 
 def _identifier(operation: Operation, source: Source) -> Rule:
@@ -234,7 +238,7 @@ def _transition(case: str, offline: Offline, source: Source) -> Rule:
     )
 
 
-def _merge(operation: Operation, scope: str) -> Rule:
+def _merge(operation: Operation, scope: str, collides: frozenset[Touch], note: str) -> Rule:
     return Rule(
         operation,
         Resource.MERGE_DECISION,
@@ -243,8 +247,8 @@ def _merge(operation: Operation, scope: str) -> Rule:
         Offline.PROHIBITED,
         Source.SEED,
         scope,
-        _IDENTITY,
-        note="human-approved, server-executed",
+        collides,
+        note=f"human-approved, server-executed; {note}",
     )
 
 
@@ -331,11 +335,20 @@ RULES: tuple[Rule, ...] = (
     _transition(
         "to any other terminal state, and reopen", Offline.ONLINE_CONFIRMATION, Source.HOUSE
     ),
-    _merge(Operation.PROPOSE_MERGE, "mpi:propose"),
-    _merge(Operation.APPROVE_MERGE, "mpi:approve"),
-    _merge(Operation.REJECT_MERGE, "mpi:approve"),
-    _merge(Operation.UNMERGE, "mpi:approve"),
-    _merge(Operation.DISMISS_CANDIDATE, "mpi:propose"),
+    _merge(
+        Operation.PROPOSE_MERGE, "mpi:propose", _WHOLE_PATIENT, "the proposal states both versions"
+    ),
+    _merge(
+        Operation.APPROVE_MERGE,
+        "mpi:approve",
+        _WHOLE_PATIENT,
+        "those of the proposal, unless it states later ones",
+    ),
+    _merge(Operation.REJECT_MERGE, "mpi:approve", _MERGE, "those of the proposal, whatever came"),
+    _merge(Operation.UNMERGE, "mpi:approve", _MERGE, "those of the merge, whatever came after"),
+    _merge(
+        Operation.DISMISS_CANDIDATE, "mpi:propose", _MERGE, "the evidence stands for the versions"
+    ),
     Rule(
         Operation.PUBLISH_SCHEMA,
         Resource.EXTENSION_SCHEMA,

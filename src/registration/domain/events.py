@@ -24,6 +24,7 @@ from registration.domain.resources import (
     Model,
     Name,
     NextOfKin,
+    Obstacle,
 )
 
 _MEMBERS = {
@@ -291,6 +292,158 @@ class DeathReversed(PatientEvent):
     reason: str
 
 
+class Absorbed(Model):
+    """What a merge makes known of a retired record on the one that survives."""
+
+    patient_id: UUID
+    names: tuple[Name, ...]
+    identifiers: tuple[Identifier, ...] = ()
+
+
+class PatientMergedAway(PatientEvent):
+    """The record was merged into another one: it is used no more, and nothing of it is lost."""
+
+    TOPIC: ClassVar[str] = "patient.merged-away"
+    TOUCHES: ClassVar[frozenset[Touch]] = frozenset({Touch.MERGE})
+
+    merge_id: UUID
+    survivor_id: UUID
+
+    @property
+    def fields(self) -> list[str]:
+        """The members of the resource that show it."""
+        return ["/active", "/links"]
+
+
+class PatientAbsorbed(PatientEvent):
+    """Another record was merged into this one, with all that had been merged into that before."""
+
+    TOPIC: ClassVar[str] = "patient.absorbed"
+    TOUCHES: ClassVar[frozenset[Touch]] = frozenset({Touch.MERGE})
+
+    merge_id: UUID
+    retired: tuple[Absorbed, ...]
+
+    @property
+    def fields(self) -> list[str]:
+        """The members of the resource that show it."""
+        return ["/identifiers", "/links"]
+
+
+class PatientRestored(PatientEvent):
+    """The merge that retired this record was undone: it is used again, as it was."""
+
+    TOPIC: ClassVar[str] = "patient.restored"
+    TOUCHES: ClassVar[frozenset[Touch]] = frozenset({Touch.MERGE})
+
+    merge_id: UUID
+
+    @property
+    def fields(self) -> list[str]:
+        """The members of the resource that show it."""
+        return ["/active", "/links"]
+
+
+class PatientReleased(PatientEvent):
+    """A merge was undone: these records do not belong to this one any more."""
+
+    TOPIC: ClassVar[str] = "patient.released"
+    TOUCHES: ClassVar[frozenset[Touch]] = frozenset({Touch.MERGE})
+
+    merge_id: UUID
+    patient_ids: tuple[UUID, ...]
+
+    @property
+    def fields(self) -> list[str]:
+        """The members of the resource that show it."""
+        return ["/identifiers", "/links"]
+
+
+class MergeEvent(Event):
+    """Something that was decided about a merge of two patients."""
+
+    TOUCHES: ClassVar[frozenset[Touch]] = frozenset({Touch.MERGE})
+
+    @property
+    def fields(self) -> list[str]:
+        """The members of the decision that show it."""
+        return ["/status"]
+
+
+class MergeProposed(MergeEvent):
+    """Somebody holds two records for the same person's."""
+
+    TOPIC: ClassVar[str] = "mpi.merge-proposed"
+
+    survivor_id: UUID
+    retired_id: UUID
+    survivor_version: int
+    retired_version: int
+    reason: str
+    overridden: tuple[Obstacle, ...] = ()
+    """What speaks against it, and was looked at."""
+    override_reason: str | None = None
+
+
+class MergeApproved(MergeEvent):
+    """Somebody looked at both records, as they were at these versions, and agreed."""
+
+    TOPIC: ClassVar[str] = "mpi.merge-approved"
+
+    survivor_version: int
+    retired_version: int
+
+
+class MergeExecuted(MergeEvent):
+    """Both records were merged, in the transaction that stored this."""
+
+    TOPIC: ClassVar[str] = "mpi.merge-executed"
+
+    survivor_id: UUID
+    retired_id: UUID
+
+
+class MergeRejected(MergeEvent):
+    """Somebody looked at a proposal and did not agree, or took it back."""
+
+    TOPIC: ClassVar[str] = "mpi.merge-rejected"
+
+    reason: str
+
+
+class MergeReversed(MergeEvent):
+    """The merge was undone: the records are two persons' after all."""
+
+    TOPIC: ClassVar[str] = "mpi.merge-reversed"
+
+    survivor_id: UUID
+    retired_id: UUID
+    reason: str
+
+
+class CandidateEvent(Event):
+    """Something that was decided about a pair of records that may be one person's."""
+
+    TOUCHES: ClassVar[frozenset[Touch]] = frozenset({Touch.MERGE})
+
+    @property
+    def fields(self) -> list[str]:
+        """The members of the candidate that show it."""
+        return ["/status"]
+
+
+class CandidateDismissed(CandidateEvent):
+    """Somebody looked at a pair and found two persons, on this evidence."""
+
+    TOPIC: ClassVar[str] = "mpi.candidate-dismissed"
+
+    patient_ids: tuple[UUID, UUID]
+    evidence: str
+    """What was compared with which result, as a digest: where it is another one, the pair counts
+    as one that nobody has looked at."""
+    reason: str
+
+
 class EncounterEvent(Event):
     """Something that happened to an encounter."""
 
@@ -399,6 +552,16 @@ EVENTS: tuple[type[Event], ...] = (
     ExtensionRemoved,
     DeathRecorded,
     DeathReversed,
+    PatientMergedAway,
+    PatientAbsorbed,
+    PatientRestored,
+    PatientReleased,
+    MergeProposed,
+    MergeApproved,
+    MergeExecuted,
+    MergeRejected,
+    MergeReversed,
+    CandidateDismissed,
     EncounterOpened,
     EncounterArrived,
     EncounterTriaged,

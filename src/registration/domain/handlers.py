@@ -6,12 +6,14 @@ from typing import Any
 from uuid import UUID
 
 from registration.domain import (
+    candidate,
     commands,
     consent,
     encounter,
     events,
     extension,
     extension_schema,
+    merge,
     patient,
     portrait,
     vital_status,
@@ -35,11 +37,13 @@ class Handler:
     place of its own, named like the collection it is added to. ``part`` finds that entry where it
     has a version of its own. ``related`` names another stream that the
     decision looks at: ``decide`` takes its state as the last argument, and where ``guarded`` is
-    set the decision is stored only if that stream has not moved on.
+    set the decision is stored only if that stream has not moved on. ``parties`` names the patients
+    of a merge: ``decide`` takes those, all that they were merged into, and the decision's own id,
+    and returns events for several streams.
     """
 
     payload: type[Model]
-    decide: Callable[..., Sequence[Event]]
+    decide: Callable[..., Any]
     aggregate: type[Aggregate[Any]] = Patient
     creates: bool = False
     extends: bool = False
@@ -48,6 +52,7 @@ class Handler:
     part: Callable[[Any, str], Part | None] | None = None
     related: Callable[[Any, Any], tuple[type[Aggregate[Any]], UUID]] | None = None
     guarded: bool = False
+    parties: Callable[[Any, Any], Sequence[UUID]] | None = None
     case: Callable[[Any, Any], str] | None = None
 
     def events(
@@ -62,7 +67,8 @@ class Handler:
             arguments.append(entry)
         if self.related is not None:
             arguments.append(related)
-        return self.decide(*arguments)
+        decided: Sequence[Event] = self.decide(*arguments)
+        return decided
 
     @property
     def makes(self) -> bool:
@@ -133,6 +139,23 @@ HANDLERS: dict[Operation, Handler] = {
         encounter.decide_transition,
         encounter.Encounter,
         case=lambda state, command: encounter.case_of(state.status, command.to),
+    ),
+    Operation.PROPOSE_MERGE: Handler(
+        commands.ProposeMerge,
+        merge.decide_propose,
+        merge.Merge,
+        creates=True,
+        parties=merge.parties_of_proposal,
+    ),
+    Operation.APPROVE_MERGE: Handler(
+        commands.ApproveMerge, merge.decide_approve, merge.Merge, parties=merge.parties_of_decision
+    ),
+    Operation.REJECT_MERGE: Handler(commands.Reason, merge.decide_reject, merge.Merge),
+    Operation.UNMERGE: Handler(
+        commands.Reason, merge.decide_unmerge, merge.Merge, parties=merge.parties_of_decision
+    ),
+    Operation.DISMISS_CANDIDATE: Handler(
+        commands.DismissCandidate, candidate.decide_dismiss, candidate.Candidate, extends=True
     ),
     Operation.PUBLISH_SCHEMA: Handler(
         commands.PublishSchema,

@@ -1,5 +1,6 @@
 """A patient as the wire shows it: ``GET /v1/patients/{id}`` and the answer to each command."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Annotated, ClassVar, Literal
 from uuid import UUID
@@ -8,7 +9,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from registration.domain.aggregate import Aggregate, Stamp
-from registration.domain.events import Event, PatientEvent
+from registration.domain.events import Absorbed, Event, PatientEvent
 from registration.domain.names import display
 from registration.domain.patient_state import PatientState, evolve
 from registration.domain.resources import (
@@ -46,7 +47,8 @@ class Patient(Aggregate[PatientState]):
         """Return the patient that the wire shows.
 
         The wire leaves out what was: earlier decisions about a flag, extensions and entries that
-        are gone. What is decided on this patient knows nothing of them.
+        are gone, the names of merged records. What is decided on this patient knows nothing of
+        them.
         """
         patient = cls(shown.id)
         patient.version = shown.version
@@ -56,7 +58,7 @@ class Patient(Aggregate[PatientState]):
             gender=shown.gender,
             birth_date=shown.birth_date,
             birth_date_estimated=shown.birth_date_estimated,
-            identifiers=shown.identifiers,
+            identifiers=tuple(held for held in shown.identifiers if held.merged_from is None),
             telecom=shown.telecom,
             addresses=shown.addresses,
             next_of_kin=shown.next_of_kin,
@@ -68,6 +70,20 @@ class Patient(Aggregate[PatientState]):
             extensions={held.schema_name: held for held in shown.extensions},
             extension_versions={held.schema_name: held.version for held in shown.extensions},
             deceased=shown.deceased,
+            merged_into=next(
+                (link.patient_id for link in shown.links if link.type == "replaced-by"), None
+            ),
+            absorbed={
+                link.patient_id: Absorbed(
+                    patient_id=link.patient_id,
+                    names=(),
+                    identifiers=tuple(
+                        held for held in shown.identifiers if held.merged_from == link.patient_id
+                    ),
+                )
+                for link in shown.links
+                if link.type == "replaces"
+            },
         )
         return patient
 
@@ -84,14 +100,14 @@ class Patient(Aggregate[PatientState]):
         return PatientResource.trusted(
             id=self.id,
             version=self.version,
-            active=True,
+            active=state.merged_into is None,
             names=state.names,
             display=display(state.names),
             gender=state.gender,
             birth_date=state.birth_date,
             birth_date_estimated=state.birth_date_estimated,
             deceased=state.deceased,
-            identifiers=state.identifiers,
+            identifiers=(*state.identifiers, *former_identifiers(state.absorbed.values())),
             telecom=state.telecom,
             addresses=state.addresses,
             next_of_kin=state.next_of_kin,
@@ -101,10 +117,26 @@ class Patient(Aggregate[PatientState]):
             consents=tuple(decisions[-1] for decisions in state.consents.values()),
             portrait=state.portrait,
             extensions=tuple(state.extensions.values()),
-            links=(),
+            links=_links(state),
             registered_at=self.created_at,
             last_updated=self.last_updated,
         )
+
+
+def former_identifiers(absorbed: Iterable[Absorbed]) -> tuple[Identifier, ...]:
+    """Return the identifiers of merged records, as the surviving one shows them."""
+    return tuple(
+        held.model_copy(update={"use": "old", "merged_from": retired.patient_id})
+        for retired in absorbed
+        for held in retired.identifiers
+    )
+
+
+def _links(state: PatientState) -> tuple["Link", ...]:
+    links = [Link.trusted(type="replaces", patient_id=its_id) for its_id in state.absorbed]
+    if state.merged_into is not None:
+        links.append(Link.trusted(type="replaced-by", patient_id=state.merged_into))
+    return tuple(links)
 
 
 def consent_flag(patient: Patient, flag: str) -> Consent | None:

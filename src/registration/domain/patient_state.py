@@ -47,6 +47,12 @@ class PatientState(NamedTuple):
     extension_versions: Mapping[str, int] = MappingProxyType({})
     """By schema, how often its instance was changed, removals included."""
     deceased: Death | None = None
+    merged_into: UUID | None = None
+    """The record that this one was merged into."""
+    merge_id: UUID | None = None
+    """The decision that did it."""
+    absorbed: Mapping[UUID, events.Absorbed] = MappingProxyType({})
+    """By id, the records that were merged into this one, and what had been merged into those."""
 
 
 DEMOGRAPHICS: dict[str, str] = {
@@ -176,6 +182,16 @@ def _death(state: PatientState, event: events.DeathRecorded, stamp: Stamp) -> Pa
     return state._replace(deceased=death)
 
 
+def _absorbed(state: PatientState, event: events.PatientAbsorbed, _stamp: Stamp) -> PatientState:
+    retired = {each.patient_id: each for each in event.retired}
+    return state._replace(absorbed={**state.absorbed, **retired})
+
+
+def _released(state: PatientState, event: events.PatientReleased, _stamp: Stamp) -> PatientState:
+    kept = {its: each for its, each in state.absorbed.items() if its not in event.patient_ids}
+    return state._replace(absorbed=kept)
+
+
 def _without(entries: tuple[Any, ...], entry_id: UUID) -> tuple[Any, ...]:
     return tuple(entry for entry in entries if entry.id != entry_id)
 
@@ -206,4 +222,10 @@ _EVOLVE: dict[type[events.Event], Callable[[PatientState, Any, Stamp], PatientSt
     events.ExtensionRemoved: _no_extension,
     events.DeathRecorded: _death,
     events.DeathReversed: lambda s, _e, _: s._replace(deceased=None),
+    events.PatientMergedAway: lambda s, e, _: s._replace(
+        merged_into=e.survivor_id, merge_id=e.merge_id
+    ),
+    events.PatientRestored: lambda s, _e, _: s._replace(merged_into=None, merge_id=None),
+    events.PatientAbsorbed: _absorbed,
+    events.PatientReleased: _released,
 }

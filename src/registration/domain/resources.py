@@ -135,9 +135,24 @@ class IdentifierInput(Model):
 
 
 class Identifier(IdentifierInput):
-    """An identifier as the server holds it: its value normalised for the system."""
+    """An identifier as the server holds it: its value normalised for the system.
+
+    ``merged_from`` names the record that holds it, where that was merged into the one shown.
+    """
 
     id: UUID
+    merged_from: UUID | None = None
+
+
+class Obstacle(Model):
+    """What speaks against merging two records; somebody may override it, with a reason.
+
+    ``deceased``: one of the two has died, the other lives. ``identifier``: they hold different
+    values of ``system``, which a person has one of.
+    """
+
+    kind: Literal["deceased", "identifier"]
+    system: str | None = None
 
 
 class NextOfKinInput(Model):
