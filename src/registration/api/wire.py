@@ -50,8 +50,18 @@ class History(Answer):
     next: str | None
 
 
+class FormerName(Name):
+    """A name that only a record has which was merged into the one shown."""
+
+    merged_from: UUID
+
+
 class FoundPatient(Answer):
-    """A patient as the search shows it, with how well it fits."""
+    """A patient as the search shows it, with how well it fits.
+
+    ``identifiers`` are the patient's own, then those of the records that were merged into it.
+    ``formerNames`` is absent where merges brought no name that it has not itself.
+    """
 
     id: UUID
     version: int
@@ -63,6 +73,10 @@ class FoundPatient(Answer):
     birth_date: str | None = None
     identifiers: list[Identifier]
     facility: str | None = None
+    former_names: list[FormerName] | None = None
+    replaced_by: Annotated[
+        UUID | None, Field(description="the record that this one was merged into")
+    ] = None
 
 
 class FoundPatients(Answer):
