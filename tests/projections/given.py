@@ -256,6 +256,6 @@ def calmed(seed: int, steps: int) -> People:
     return log
 
 
-def cut(events: Sequence[RecordedEvent], size: int) -> Iterable[Sequence[RecordedEvent]]:
+def batches(events: Sequence[RecordedEvent], size: int) -> Iterable[Sequence[RecordedEvent]]:
     """Return the log in batches."""
     return [events[start : start + size] for start in range(0, len(events), size)]

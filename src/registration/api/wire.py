@@ -152,14 +152,20 @@ class SchemaVersions(Answer):
     next: None
 
 
+class ShownEncounter(EncounterResource):
+    """An encounter, and under which record its patient is found now: another one after a merge."""
+
+    current_patient_id: UUID
+
+
 class EncounterList(Answer):
     """A page of encounters, the earliest first."""
 
-    items: list[EncounterResource]
+    items: list[ShownEncounter]
     next: str | None
 
 
-class BoardEntry(EncounterResource):
+class BoardEntry(ShownEncounter):
     """An encounter on the board; ``None`` where nobody waited or stayed (yet)."""
 
     waiting_seconds: int | None
@@ -210,7 +216,7 @@ class Deceased(PatientResource):
     encounter:read.
     """
 
-    open_encounters: list[EncounterResource] | None = None
+    open_encounters: list[ShownEncounter] | None = None
 
 
 class Receipt(Answer):
