@@ -276,7 +276,7 @@ class PushAnswer(Answer):
 class PulledRecord(Answer):
     """A record as it is now, or (``deleted``, without a body) that it left the scope."""
 
-    kind: Literal["patient", "encounter", "extension_schema", "policy"]
+    kind: Literal["patient", "encounter", "extension_schema", "merge", "policy"]
     id: UUID
     version: int
     position: int
