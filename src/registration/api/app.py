@@ -25,6 +25,7 @@ from registration.api import (
     encounters,
     extensions,
     keys,
+    merges,
     operations,
     patients,
     portraits,
@@ -48,6 +49,7 @@ from registration.command import Refusal
 from registration.domain.contract import Operation
 from registration.domain.encounter import Encounter
 from registration.domain.errors import DomainError
+from registration.domain.merge import Merge
 from registration.domain.patient_resource import Patient
 from registration.domain.validation import validation_failed
 from registration.eventstore import database
@@ -92,6 +94,7 @@ def create_app(
 _OF_THEIR_OWN_SHAPE = {
     Operation.SET_PORTRAIT: portraits.set_portrait,
     Operation.RECORD_DEATH: vital_status.record_death,
+    Operation.UNMERGE: merges.unmerge,
 }
 
 
@@ -109,7 +112,7 @@ def _hot_routes() -> list[Route]:
     ]
 
 
-_PARTS = (patients, consents, portraits, extensions, encounters, sync, operations)
+_PARTS = (patients, consents, portraits, extensions, encounters, merges, sync, operations)
 
 
 def application(settings: Settings, clock: Callable[[], datetime] | None = None) -> FastAPI:
@@ -132,6 +135,9 @@ def application(settings: Settings, clock: Callable[[], datetime] | None = None)
     # after the other names that stand where an id would
     app.router.routes.append(
         Route("/v1/encounters/{id}", reader_of(Encounter), methods=["GET"], name="encounter.read")
+    )
+    app.router.routes.append(
+        Route("/v1/mpi/merges/{id}", reader_of(Merge), methods=["GET"], name="merge.read")
     )
     for kind, handler in _HANDLERS.items():
         app.add_exception_handler(kind, handler)

@@ -412,12 +412,16 @@ class MergeRejected(MergeEvent):
 
 
 class MergeReversed(MergeEvent):
-    """The merge was undone: the records are two persons' after all."""
+    """The merge was undone: the records are two persons' after all.
+
+    ``released_by``: the survivor, and the records that it was merged into since.
+    """
 
     TOPIC: ClassVar[str] = "mpi.merge-reversed"
 
     survivor_id: UUID
     retired_id: UUID
+    released_by: tuple[UUID, ...]
     reason: str
 
 
