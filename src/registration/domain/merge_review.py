@@ -5,6 +5,7 @@ person before them. So nothing is moved. Each entry comes with the evidence that
 a guess only where all of the evidence says the same.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import takewhile
@@ -22,6 +23,7 @@ Sign = Literal["sentTo", "client", "actor", "facility", "values"]
 it, and where, had written to that record alone before the merge. ``values``: members of it that
 are the same in that record alone."""
 
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _SHORTEST = 3
 """Letters of a text that can tell two records apart; shorter ones are codes."""
 
@@ -85,7 +87,9 @@ def stay_of(patient_id: UUID, merge_id: UUID, history: Sequence[Recorded]) -> St
         event = record.event
         if isinstance(event, PatientReleased) and event.merge_id == merge_id and since:
             return Stay(before, during, since, record.recorded_at)
-        if isinstance(event, PatientAbsorbed) and any(
+        if isinstance(event, PatientReleased) and patient_id in event.patient_ids:
+            before, during, since = [*before, *during], [], None  # an earlier stay, undone
+        elif isinstance(event, PatientAbsorbed) and any(
             each.patient_id == patient_id for each in event.retired
         ):
             since = record.recorded_at
@@ -167,13 +171,17 @@ def _evidence(
 
 
 def _texts(value: Any, path: str) -> Iterator[tuple[str, str]]:
-    """Yield every text of JSON that can tell records apart, folded, with its JSON Pointer."""
+    """Yield every text of JSON that can tell records apart, folded, with its JSON Pointer.
+
+    Ids tell nothing, and the facility is a sign of its own.
+    """
     if isinstance(value, str):
-        if len(value) >= _SHORTEST:
+        if len(value) >= _SHORTEST and not _UUID.fullmatch(value):
             yield path, value.casefold()
     elif isinstance(value, Mapping):
         for name, inner in value.items():
-            yield from _texts(inner, f"{path}/{name}")
+            if name != "facility":
+                yield from _texts(inner, f"{path}/{name}")
     elif isinstance(value, list):
         for number, inner in enumerate(value):
             yield from _texts(inner, f"{path}/{number}")
