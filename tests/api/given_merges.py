@@ -1,10 +1,11 @@
 """People who merge: one proposes, another approves, over HTTP."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
-from tests.service import ADA, CARD, Desk, Service, new_tenant, place, succeeded
+from tests.service import CARD, Desk, Service, new_tenant, place, succeeded
 
 Record = dict[str, Any]
 PASSPORT = "https://ids.example/passport"
@@ -87,4 +88,36 @@ def content(record: Record) -> Record:
     return {name: value for name, value in record.items() if name not in ("version", "lastUpdated")}
 
 
-__all__ = ["ADA", "PASSPORT", "REASON", "Index", "Record", "at", "content", "proposal"]
+def insist_on_whole_merges(patients: Iterable[Record], merges: Iterable[Record]) -> None:
+    """Insist that each merge is there on both records and in its decision, or on none of them.
+
+    ``patients`` and ``merges`` are all that the tenant has, as they are now.
+    """
+    shown = {patient["id"]: patient for patient in patients}
+    replaced = {(p["id"], s) for p in shown.values() for s in _linked(p, "replaced-by")}
+    executed = {(m["retiredId"], m["survivorId"]) for m in merges if m["status"] == "executed"}
+    assert replaced == executed
+    for patient in shown.values():
+        assert patient["active"] == (not _linked(patient, "replaced-by"))
+        below = {its_id for its_id in shown if patient["id"] in _above(its_id, dict(replaced))}
+        assert set(_linked(patient, "replaces")) == below
+        former = {i["mergedFrom"] for i in patient["identifiers"] if "mergedFrom" in i}
+        assert former == {its_id for its_id in below if _own_identifiers(shown[its_id])}
+
+
+def _linked(patient: Record, kind: str) -> list[str]:
+    return [link["patientId"] for link in patient["links"] if link["type"] == kind]
+
+
+def _above(its_id: str, replaced: dict[str, str]) -> list[str]:
+    """Return what a record was merged into, up to the last; a circle would never end."""
+    chain: list[str] = []
+    while its_id in replaced:
+        its_id = replaced[its_id]
+        assert its_id not in chain
+        chain.append(its_id)
+    return chain
+
+
+def _own_identifiers(patient: Record) -> list[Record]:
+    return [held for held in patient["identifiers"] if "mergedFrom" not in held]
