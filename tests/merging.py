@@ -1,42 +1,37 @@
-"""Two people of the index, who merge records and undo it, in few words."""
+"""Merging two patients over HTTP, and undoing it."""
 
 from typing import Any
 
-from tests.service import Desk, Service, place, succeeded
+from tests.service import Desk, place, succeeded
 
 
-class Index:
-    """The index of one tenant: one proposes, another one approves."""
-
-    def __init__(self, service: Service, tenant: str) -> None:
-        self._proposer = service.desk(tenant, role="mpi", sub="index-1")
-        self.approver: Desk = service.desk(tenant, role="mpi", sub="index-2")
-        self.position = 0
-        """How far the log was after the last decision."""
-
-    def merge(self, survivor_id: object, retired_id: object) -> str:
-        """Merge the second record into the first, as both are now; returns the decision's id."""
-        survivor, retired = (
-            succeeded(self._proposer.get(place({"id": each}))) for each in (survivor_id, retired_id)
+def merged(desk: Desk, retired: dict[str, Any], survivor: dict[str, Any]) -> dict[str, Any]:
+    """Return the decision that merged two patients, as they are now: one proposes, one approves."""
+    seen = [succeeded(desk.get(place(patient))) for patient in (retired, survivor)]
+    proposal = succeeded(
+        _somebody(desk, "proposer").post(
+            "/v1/mpi/merges",
+            {
+                "survivorId": survivor["id"],
+                "retiredId": retired["id"],
+                "survivorVersion": seen[1]["version"],
+                "retiredVersion": seen[0]["version"],
+                "reason": "one person",
+            },
         )
-        said = {
-            "survivorId": survivor["id"],
-            "retiredId": retired["id"],
-            "survivorVersion": survivor["version"],
-            "retiredVersion": retired["version"],
-            "reason": "the same person",
-            "override": {"reason": "looked at the papers"},
-        }
-        proposal = succeeded(self._proposer.post("/v1/mpi/merges", said))
-        its_id: str = proposal["id"]
-        self._decide(its_id, "approval", {})
-        return its_id
+    )
+    return succeeded(_somebody(desk, "approver")("POST", f"{_where(proposal)}/approval"))
 
-    def unmerge(self, merge_id: str) -> None:
-        """Undo a merge."""
-        self._decide(merge_id, "unmerge", {"reason": "two persons after all"})
 
-    def _decide(self, merge_id: str, what: str, said: dict[str, Any]) -> None:
-        answer = self.approver.post(f"/v1/mpi/merges/{merge_id}/{what}", said)
-        succeeded(answer)
-        self.position = int(answer.headers["x-log-position"])
+def parted(desk: Desk, decision: dict[str, Any]) -> dict[str, Any]:
+    """Return a decision after the merge was undone."""
+    said = {"reason": "two persons after all"}
+    return succeeded(_somebody(desk, "approver").post(f"{_where(decision)}/unmerge", said))
+
+
+def _somebody(desk: Desk, who: str) -> Desk:
+    return desk.service.desk(desk.tenant, role="mpi", sub=who)
+
+
+def _where(decision: dict[str, Any]) -> str:
+    return f"/v1/mpi/merges/{decision['id']}"

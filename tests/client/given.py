@@ -9,7 +9,8 @@ from typing import Any
 from uuid import UUID
 
 import httpx
-from tests.service import ADA, Desk, Service, new_tenant
+from tests.merging import merged, parted
+from tests.service import ADA, Desk, Service, new_tenant, succeeded
 
 from registration.client import Client
 from registration.client.mutation import Mutation
@@ -125,6 +126,27 @@ class Site:
         for client in self._open:
             client.close()
         self.network.close()
+
+
+class Index:
+    """The index of a clinic, where two people merge records online, and undo it."""
+
+    def __init__(self, site: Site) -> None:
+        self._desk = site.desk()
+
+    def merge(self, survivor_id: UUID, retired_id: UUID) -> dict[str, Any]:
+        """Merge the second record into the first, as both are now; returns the decision."""
+        return merged(self._desk, {"id": str(retired_id)}, {"id": str(survivor_id)})
+
+    def unmerge(self, decision: dict[str, Any]) -> None:
+        """Undo a merge."""
+        parted(self._desk, decision)
+
+    @property
+    def position(self) -> int:
+        """How far the log is."""
+        nothing = {"clientId": "index", "mutations": []}
+        return int(succeeded(self._desk.post("/v1/sync/push", nothing))["position"])
 
 
 def seen(device: Client, answer: httpx.Response) -> httpx.Response:

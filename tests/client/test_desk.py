@@ -5,8 +5,7 @@ import subprocess
 import sys
 
 from rich.console import Console
-from tests.client.given import ADA_OKORO, Site
-from tests.merging import Index
+from tests.client.given import ADA_OKORO, Index, Site
 from tests.service import CARD
 
 from registration.client.terminal import Terminal
@@ -92,7 +91,7 @@ def test_a_merge_is_met_and_gone_on_with(site: Site) -> None:
         "correct 1 birth=1984-03-20",
         "kin 1 name=Obi relationship=son",
     )
-    Index(site.service, site.tenant).merge(stays.id, gone.id)
+    Index(site).merge(stays.id, gone.id)
 
     code, said = desk(
         site,
@@ -124,7 +123,7 @@ def test_a_merge_is_met_and_gone_on_with(site: Site) -> None:
 
 
 def test_what_waited_for_a_merge_to_be_undone_is_told(site: Site) -> None:
-    index = Index(site.service, site.tenant)
+    index = Index(site)
     with site.device("another") as other:
         gone, stays = other.register(ADA_OKORO), other.register(ADA_OKORO)
         other.sync()

@@ -3,9 +3,9 @@
 import subprocess
 import sys
 from pathlib import Path
+from uuid import UUID
 
-from tests.client.given import Site, pulled
-from tests.merging import Index
+from tests.client.given import Index, Site, pulled
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -42,7 +42,7 @@ def test_a_laboratory_moves_its_orders_with_a_merge_and_back(site: Site) -> None
     """Given orders by patient, when merges come by pull and are undone, then the orders follow."""
     watching = site.device()
     first, second, last = (str(pulled(watching, site)) for _ in range(3))
-    index = Index(site.service, site.tenant)
+    index = Index(site)
     token = site.token(sub="laboratory", scope="sync patient:read")
     arguments = [sys.executable, str(EXAMPLES / "downstream.py"), site.service.url, token]
     with subprocess.Popen(
@@ -65,8 +65,8 @@ def test_a_laboratory_moves_its_orders_with_a_merge_and_back(site: Site) -> None
 
         assert told(f"order 1 {first}", "order") == [f"order 1 for {first}"]
         assert pull() == []
-        merge = index.merge(second, first)
-        above = index.merge(last, second)
+        merge = index.merge(UUID(second), UUID(first))
+        above = index.merge(UUID(last), UUID(second))
         assert pull() == [f"order 1: {first} -> {last}"]
         assert told(f"order 2 {second}", "order") == [f"order 2 for {last}"]
         index.unmerge(merge)

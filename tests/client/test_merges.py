@@ -5,8 +5,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from tests.client.given import ADA_OKORO, CHIDI, GRANTED, Site, pulled, seen, told
-from tests.merging import Index
+from tests.client.given import ADA_OKORO, CHIDI, GRANTED, Index, Site, pulled, seen, told
 from tests.service import CARD, new_id
 
 from registration.client import Client, Difference, DomainError, ReviewError, ReviewItem, View
@@ -18,7 +17,7 @@ ARRIVED = {"class": "AMB", "status": "arrived"}
 @pytest.fixture
 def index(site: Site) -> Index:
     """Who merges, online."""
-    return Index(site.service, site.tenant)
+    return Index(site)
 
 
 @pytest.fixture
@@ -112,7 +111,40 @@ class TestShown:
             (second.id, str(survivor)),
             (first.id, str(retired)),
         ]
-        assert [e.id for e in device.encounters(retired)] == [first.id]
+        assert device.encounters(retired) == listed
+
+    def test_who_has_the_retired_record_has_the_survivor_too(
+        self, site: Site, index: Index, device: Client
+    ) -> None:
+        """Given a device of the north, when its patient is merged into one of the south."""
+        north = site.device("north", facility="north")
+        gone = pulled(north, site, facility="north")
+        stays = pulled(device, site, facility="south")
+        merge = index.merge(stays, gone)
+        north.pull(index.position)
+
+        assert [view.id for view in north.search("okoro")] == [stays]
+        index.unmerge(merge)
+        north.pull(index.position)
+        assert [view.id for view in north.search("okoro")] == [gone]
+        assert north.patient(stays) is None
+
+    def test_between_two_pages_links_may_lead_nowhere_or_in_a_circle(
+        self, device: Client, index: Index, survivor: UUID, retired: UUID
+    ) -> None:
+        index.merge(survivor, retired)
+        device.pull(index.position)
+        for above, known in ((new_id(), retired), (retired, survivor)):
+            assert shown(device.current(retired)).id == survivor
+            with device._store.transaction():
+                body = {**shown(device.patient(known)).body}
+                links = [{"type": "replaced-by", "patientId": str(above)}]
+                item = {"kind": "patient", "id": str(known), "version": 9, "position": 99}
+                device._cache.put(item | {"body": body | {"links": links}}, 0)
+            assert shown(device.current(known)).id in (survivor, retired)
+            refused("PATIENT_MERGED", lambda: device.add_next_of_kin(retired, CHIDI))
+            with device._store.transaction():
+                device._cache.put(item | {"body": body}, 0)
 
     def test_after_the_merge_is_undone_there_are_two_again(
         self, device: Client, index: Index, survivor: UUID, retired: UUID
@@ -182,7 +214,7 @@ class TestConflict:
     """What was queued before the merge was known comes back for a person to look at."""
 
     @pytest.fixture
-    def merge(self, device: Client, index: Index, survivor: UUID, retired: UUID) -> str:
+    def merge(self, device: Client, index: Index, survivor: UUID, retired: UUID) -> dict[str, Any]:
         """A merge that the device meets with a correction and what was built on it."""
         device.update_demographics(retired, {"birthDate": "1984-03-20"})
         device.add_next_of_kin(retired, CHIDI)
@@ -194,14 +226,14 @@ class TestConflict:
         return merge
 
     def test_the_review_shows_all_sides_and_the_survivor(
-        self, device: Client, survivor: UUID, merge: str
+        self, device: Client, survivor: UUID, merge: dict[str, Any]
     ) -> None:
         item = only(device.review())
 
         assert (item.kind, item.code, item.survivor) == ("conflict", "PATIENT_MERGED", survivor)
         assert item.fields == (Difference("/birthDate", "1984-03-02", "1985", "1984-03-20"),)
         assert item.base_version == 2
-        assert item.problem["mergeId"] == merge
+        assert item.problem["mergeId"] == merge["id"]
 
     @pytest.mark.usefixtures("merge")
     def test_it_goes_to_the_survivor_and_takes_along_what_lays_over_nothing(
@@ -308,7 +340,7 @@ class TestConflict:
         }
 
     def test_kept_until_the_merge_is_undone_it_goes_where_it_was_meant_for(
-        self, device: Client, index: Index, survivor: UUID, retired: UUID, merge: str
+        self, device: Client, index: Index, survivor: UUID, retired: UUID, merge: dict[str, Any]
     ) -> None:
         device.sync()
         index.unmerge(merge)
@@ -330,14 +362,43 @@ class TestConflict:
             assert device.sync().applied
         assert kin_of(device, retired) == ["Chidi", "Obi"]
 
+    def test_that_it_was_undone_is_told_by_the_survivor_where_the_record_has_left(
+        self, site: Site, index: Index, device: Client
+    ) -> None:
+        """Given a record that moved away once the merge was undone, then it is sent there still."""
+        north = site.device("north", facility="north")
+        gone, stays = (pulled(north, site, facility="north") for _ in range(2))
+        north.update_demographics(gone, {"birthDate": "1984-03-20"})
+        merge = index.merge(stays, gone)
+        north.sync()
+        index.unmerge(merge)
+        path, patch = f"/v1/patients/{gone}/demographics", {"facility": "south"}
+        seen(north, site.desk().patch(path, patch, If_Match='"3"'))
+        assert north.patient(gone) is None
+
+        item = only(north.review())
+
+        assert item.survivor is None
+        north.resubmit(item)
+        assert north.sync().conflicts == 1  # nobody saw that it was moved
+        north.resubmit(only(north.review()))
+        assert north.sync().applied == 1
+        device.pull(index.position)
+        assert shown(device.patient(gone)).body["birthDate"] == "1984-03-20"
+
     def test_a_survivor_that_was_merged_itself_gives_way_to_the_last_one(
-        self, device: Client, site: Site, index: Index, survivor: UUID, retired: UUID, merge: str
+        self,
+        device: Client,
+        site: Site,
+        index: Index,
+        survivor: UUID,
+        retired: UUID,
+        merge: dict[str, Any],
     ) -> None:
         stale = only(device.review())
         last = pulled(device, site, names=[{"family": "Eze"}])
         index.merge(last, survivor)
         device.pull(index.position)
-        assert merge
 
         with pytest.raises(ReviewError, match="look at the review again"):
             device.apply_to_survivor(stale)
@@ -483,7 +544,7 @@ def test_a_survivor_outside_of_what_the_device_keeps_is_shown_by_the_refusal(
     retired = pulled(device, site)
     device.update_demographics(retired, {"birthDate": "1984-03-20"})
     survivor = site.desk().given_patient(**ADA_OKORO | {"birthDate": "1985"})
-    index.merge(survivor["id"], retired)
+    index.merge(UUID(survivor["id"]), retired)
     device.push()
 
     item = only(device.review())

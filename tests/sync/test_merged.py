@@ -3,15 +3,9 @@
 from typing import Any
 
 import pytest
-from tests.merging import Index
+from tests.merging import merged, parted
 from tests.service import Desk, new_id, place, succeeded
 from tests.sync.given import GRANTED, after, correction, kin, outcome, push, queued, told
-
-
-@pytest.fixture
-def index(desk: Desk) -> Index:
-    """Who merges, online."""
-    return Index(desk.service, desk.tenant)
 
 
 @pytest.fixture
@@ -36,11 +30,11 @@ def shown(desk: Desk, patient: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_a_queued_edit_of_the_retired_record_is_a_conflict_with_both_sides(
-    desk: Desk, index: Index, survivor: dict[str, Any], retired: dict[str, Any]
+    desk: Desk, survivor: dict[str, Any], retired: dict[str, Any]
 ):
     """Given a queued correction, when the record is merged away, then it names the survivor."""
     queue = [correction(retired["id"], "1984-03-20", base_version=1), kin(retired["id"])]
-    merge = index.merge(survivor["id"], retired["id"])
+    merge = merged(desk, retired, survivor)
 
     edited, added = push(desk, *queue)
 
@@ -51,7 +45,7 @@ def test_a_queued_edit_of_the_retired_record_is_a_conflict_with_both_sides(
         "survivorId": survivor["id"],
         "survivorVersion": 2,
     }
-    assert problem["mergeId"] == merge
+    assert problem["mergeId"] == merge["id"]
     assert problem["fields"] == [
         {"path": "/birthDate", "base": "1984-03-02", "theirs": "1985", "yours": "1984-03-20"}
     ]
@@ -61,11 +55,11 @@ def test_a_queued_edit_of_the_retired_record_is_a_conflict_with_both_sides(
 
 
 def test_a_chain_names_the_last_survivor(
-    desk: Desk, index: Index, survivor: dict[str, Any], retired: dict[str, Any]
+    desk: Desk, survivor: dict[str, Any], retired: dict[str, Any]
 ):
     last = desk.given_patient()
-    index.merge(survivor["id"], retired["id"])
-    index.merge(last["id"], survivor["id"])
+    merged(desk, retired, survivor)
+    merged(desk, survivor, last)
 
     [result] = push(desk, kin(retired["id"]))
 
@@ -74,12 +68,12 @@ def test_a_chain_names_the_last_survivor(
 
 
 def test_what_builds_on_it_is_blocked_and_other_records_go_on(
-    desk: Desk, index: Index, survivor: dict[str, Any], retired: dict[str, Any]
+    desk: Desk, survivor: dict[str, Any], retired: dict[str, Any]
 ):
     first = kin(retired["id"])
     second = kin(retired["id"], "Obi", after_mutation=after(first))
     other = kin(survivor["id"])
-    index.merge(survivor["id"], retired["id"])
+    merged(desk, retired, survivor)
 
     assert outcome(desk, first, second, other) == [
         ("conflict", "PATIENT_MERGED"),
@@ -89,11 +83,11 @@ def test_what_builds_on_it_is_blocked_and_other_records_go_on(
 
 
 def test_an_encounter_of_the_retired_record_is_not_opened_but_one_that_there_is_goes_on(
-    desk: Desk, index: Index, survivor: dict[str, Any], retired: dict[str, Any]
+    desk: Desk, survivor: dict[str, Any], retired: dict[str, Any]
 ):
     open_one = arrival(retired["id"])
     assert outcome(desk, open_one) == [("applied", 1)]
-    index.merge(survivor["id"], retired["id"])
+    merged(desk, retired, survivor)
     moved = queued(
         "encounter.transition", open_one["aggregateId"], {"to": "in-progress"}, base_version=1
     )
@@ -117,14 +111,14 @@ def test_an_encounter_of_the_retired_record_is_not_opened_but_one_that_there_is_
 
 
 def test_a_refused_one_stays_refused_and_a_new_one_works_again_after_the_merge_is_undone(
-    desk: Desk, index: Index, survivor: dict[str, Any], retired: dict[str, Any]
+    desk: Desk, survivor: dict[str, Any], retired: dict[str, Any]
 ):
     """Given a refusal, when the merge is undone, then its id is spent and another one goes in."""
     first = correction(retired["id"], "1984-03-20", base_version=1)
     visit = arrival(retired["id"])
-    merge = index.merge(survivor["id"], retired["id"])
+    merge = merged(desk, retired, survivor)
     push(desk, first, visit)
-    index.unmerge(merge)
+    parted(desk, merge)
 
     assert outcome(desk, first, visit) == [("duplicate", "conflict", "PATIENT_MERGED")] * 2
     again = correction(retired["id"], "1984-03-20", base_version=3, supersedes=after(first))
@@ -144,14 +138,14 @@ def test_a_refused_one_stays_refused_and_a_new_one_works_again_after_the_merge_i
 
 
 def test_it_goes_to_the_survivor_as_a_new_one_on_the_version_that_was_shown(
-    desk: Desk, index: Index, survivor: dict[str, Any], retired: dict[str, Any]
+    desk: Desk, survivor: dict[str, Any], retired: dict[str, Any]
 ):
     """Given that the survivor moved on since, then what the reviewer did not see is a conflict."""
     first = correction(retired["id"], "1984-03-20", base_version=1)
     consent = queued(
         "patient.set_consent", retired["id"], GRANTED, entry="research", base_version=0
     )
-    index.merge(survivor["id"], retired["id"])
+    merged(desk, retired, survivor)
     refused, _ = push(desk, first, consent)
     seen = refused["problem"]["survivorVersion"]
 
@@ -172,11 +166,11 @@ def test_it_goes_to_the_survivor_as_a_new_one_on_the_version_that_was_shown(
 
 
 def test_what_was_made_on_the_survivor_before_the_merge_is_reviewed_after_it(
-    desk: Desk, index: Index, survivor: dict[str, Any], retired: dict[str, Any]
+    desk: Desk, survivor: dict[str, Any], retired: dict[str, Any]
 ):
     """Given a correction of the record that stays, then its author looks at what it took in."""
     edit = correction(survivor["id"], "1985-06", base_version=1)
-    index.merge(survivor["id"], retired["id"])
+    merged(desk, retired, survivor)
 
     assert outcome(desk, edit, kin(survivor["id"])) == [
         ("conflict", "OPTIMISTIC_LOCK_CONFLICT"),
@@ -185,13 +179,13 @@ def test_what_was_made_on_the_survivor_before_the_merge_is_reviewed_after_it(
 
 
 def test_a_lost_answer_from_before_the_merge_is_still_that_answer(
-    desk: Desk, index: Index, survivor: dict[str, Any], retired: dict[str, Any]
+    desk: Desk, survivor: dict[str, Any], retired: dict[str, Any]
 ):
     """Given an applied mutation, when it returns after the merge, then it was applied."""
     mutation = kin(retired["id"])
     visit = arrival(retired["id"])
     push(desk, mutation, visit)
-    index.merge(survivor["id"], retired["id"])
+    merged(desk, retired, survivor)
 
     assert outcome(desk, mutation, visit) == [
         ("duplicate", "applied", 2),
@@ -200,10 +194,10 @@ def test_a_lost_answer_from_before_the_merge_is_still_that_answer(
 
 
 def test_who_may_not_read_patients_is_told_the_survivor_and_nothing_of_it(
-    desk: Desk, index: Index, survivor: dict[str, Any], retired: dict[str, Any]
+    desk: Desk, survivor: dict[str, Any], retired: dict[str, Any]
 ):
     """Given somebody of the encounters alone, when they open one, then no patient is shown."""
-    index.merge(survivor["id"], retired["id"])
+    merged(desk, retired, survivor)
     porter = desk.service.desk(desk.tenant, scope="sync encounter:read encounter:write")
 
     [result] = push(porter, arrival(retired["id"]))

@@ -207,10 +207,12 @@ class Client(NamedChanges):
     def encounters(self, patient_id: UUID) -> list[View]:
         """Return the encounters of a patient, the one opened last first.
 
-        Those of records that were merged into it are among them; ``patientId`` tells.
+        Merged records are one patient's, whichever of them is asked for; ``patientId`` says which
+        one an encounter was recorded for.
         """
-        patient = self.patient(patient_id)
-        ids = [patient_id, *(replaced(patient.body) if patient else ())]
+        current = self.current(patient_id)
+        others = () if current is None else (current.id, *replaced(current.body))
+        ids = dict.fromkeys((patient_id, *others))
         found = [
             its_id
             for each in ids

@@ -5,10 +5,10 @@ retired record, ``replaces`` on the one that survives.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 from uuid import UUID
 
-from registration.client.cache import PATIENT, Cache
+from registration.client.cache import PATIENT, Cache, Record
 from registration.client.mutation import Mutation
 from registration.domain.contract import Operation
 from registration.domain.errors import DomainError
@@ -67,11 +67,18 @@ def survivor_for(cache: Cache, mutation: Mutation) -> UUID | None:
         return survivor
     if mutation.code != CODE:
         return None
-    record = cache.get(PATIENT, patient_id)
-    refused_at = mutation.position or 0
-    if record is not None and max(record.position, cache.place().position) >= refused_at:
-        return None
     told = UUID((mutation.problem or {})["survivorId"])
+    position = cache.place().position
+
+    def is_newer(record: Record | None) -> TypeGuard[Record]:
+        newest = max(record.position, position) if record is not None else -1
+        return newest >= (mutation.position or 0)
+
+    beside = cache.get(PATIENT, told)
+    if is_newer(cache.get(PATIENT, patient_id)):
+        return None
+    if is_newer(beside) and patient_id not in replaced(beside.body):
+        return None  # the record itself has left what is kept here
     survivor = survivor_of(cache, told)
     return told if survivor == patient_id else survivor
 

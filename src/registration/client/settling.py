@@ -63,11 +63,13 @@ class Settling:
         old = self._certain(item)
         self._refuse_merged(old)
         said = old.payload if payload is None else payload
+        # of a record that has left nothing is shown: what was done since the service tells
+        base = old.base_version if item.base_version is None else item.base_version
         with self._store.transaction():
             hanging = dependents(self._outbox, old)
             for each in (old, *hanging):  # all first: nothing new builds on what goes
                 self._outbox.discarded(each, SUPERSEDED, self._device.now())
-            made = self._changes.again(old, said, item.base_version, checked=payload is not None)
+            made = self._changes.again(old, said, base, checked=payload is not None)
             self._outbox.discarded(old, SUPERSEDED, self._device.now(), made.id)
             self._follow(hanging)
         return made

@@ -10,7 +10,7 @@ from registration.eventstore.records import key_hash
 from registration.simulation.actors import DeviceUser
 from registration.simulation.known import Known, Reviewed, consent_of, identity
 from registration.simulation.log import Log
-from registration.simulation.merges import Bodies, check_merges
+from registration.simulation.merges import Bodies, check_current, check_merges
 from registration.simulation.online import DirectUser
 from registration.simulation.world import World
 
@@ -38,6 +38,8 @@ def check(
     log = Log(world, tenant)
     patients = _bodies("patients", known.patients, direct)
     encounters = _bodies("encounters", known.encounters, direct)
+    # a device, and the log, have an encounter as it was recorded
+    current = {its_id: body.pop("currentPatientId") for its_id, body in encounters.items()}
     places = _places(log, patients, encounters, direct)
     return [
         *_positions(log),
@@ -50,6 +52,7 @@ def check(
             for wrong in _same_truth(device, known, patients | encounters, places)
         ),
         *check_merges(log, known, devices, patients, encounters),
+        *check_current(log, known, encounters, current),
     ]
 
 
@@ -139,6 +142,11 @@ def _places(
         where = _where(its_id, body, log, direct)
         places[its_id] = {where}
         places[body["patientId"]].add(where)
+    by_themselves = {its_id: frozenset(seen) for its_id, seen in places.items()}
+    for its_id, body in patients.items():
+        for link in body["links"]:
+            if link["type"] == "replaces":
+                places[its_id] |= by_themselves[link["patientId"]]
     return places
 
 

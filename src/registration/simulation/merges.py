@@ -64,6 +64,17 @@ def check_merges(
         yield from _followed(device, known, above)
 
 
+def check_current(
+    log: Log, known: Known, encounters: Bodies, current: Mapping[str, str]
+) -> Iterator[str]:
+    """Yield the encounters that do not name the record that their patient is found under now."""
+    above = _in_effect(log)
+    for its_id, body in encounters.items():
+        patient = UUID(body["patientId"])
+        if UUID(current[its_id]) != [patient, *_chain(above, patient)][-1]:
+            yield f"{known.called(UUID(its_id))} does not find its patient"
+
+
 def _in_effect(log: Log) -> dict[UUID, UUID]:
     """Return what replaced each record that is merged away, by the decisions alone."""
     above: dict[UUID, UUID] = {}
@@ -144,8 +155,8 @@ def _followed(device: DeviceUser, known: Known, above: Mapping[UUID, UUID]) -> I
     """At a device the links lead to the record that a patient is found under now."""
     for patient in known.patients:
         chain = [patient, *_chain(above, patient)]
-        if any(device.client.patient(each) is None for each in chain):
-            continue  # a part of it is out of the device's scope
+        if device.client.patient(patient) is None:
+            continue  # out of the device's scope
         view = device.client.current(patient)
         if view is None or view.id != chain[-1]:
             yield f"{device.name} does not find what became of {known.called(patient)}"
