@@ -6,6 +6,7 @@ from uuid import UUID
 
 from registration.domain.encounter import Encounter
 from registration.domain.events import (
+    EncounterOpened,
     Event,
     MergeExecuted,
     MergeReversed,
@@ -57,6 +58,7 @@ def check_merges(
     """Yield what does not hold."""
     above = _in_effect(log)
     yield from _no_half_merge(log)
+    yield from _rest(log, known)
     yield from _links(known, above, patients)
     yield from _replay(log, known, patients, encounters)
     yield from _own_histories(log, known, patients)
@@ -108,6 +110,21 @@ def _no_half_merge(log: Log) -> Iterator[str]:
     executed = sum(isinstance(recorded.event, MergeExecuted) for recorded in log.events)
     if merged != executed:
         yield f"{executed} merges were carried out, and {merged} records merged away"
+
+
+def _rest(log: Log, known: Known) -> Iterator[str]:
+    """Nothing is done to a record while it is merged away, nor is an encounter opened for it."""
+    away: set[UUID] = set()
+    for recorded in log.events:
+        event, its_id = recorded.event, recorded.stream_id
+        if isinstance(event, EncounterOpened):
+            its_id = event.patient_id
+        if isinstance(event, PatientMergedAway):
+            away.add(its_id)
+        elif isinstance(event, PatientRestored):
+            away.remove(its_id)
+        elif its_id in away and not isinstance(event, PatientReleased):
+            yield f"{known.called(its_id)} was used while it was merged away"
 
 
 def _links(known: Known, above: Mapping[UUID, UUID], patients: Bodies) -> Iterator[str]:
