@@ -36,6 +36,7 @@ def simulate(world: World, seed: int, steps: int) -> list[str]:
     trace: list[str] = []
     tenant = f"simulated-{uuid4().hex[:12]}"
     known = Known()
+    world.begin()
     with _people(world, known, tenant, random) as (devices, direct, index):
         try:
             trace.extend(
