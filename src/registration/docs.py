@@ -148,9 +148,10 @@ what was just written.
 ## When patients are merged
 
 An encounter stays as it was recorded: `patientId` never changes. `currentPatientId` says under
-which record that patient is found now: another one after a merge, at the end of a chain of merges,
-and the same again once the merge is undone. All answers about encounters show it; the `current` of
-a conflict and the feed of [pull](sync.md#merges-in-the-feed) show an encounter as recorded.
+which record that patient is found now: another one after a [merge](merging.md), at the end of a
+chain of merges, and the same again once the merge is undone. All answers about encounters show it;
+the `current` of a conflict and the feed of [pull](sync.md#merges-in-the-feed) show an encounter as
+recorded.
 
 - `GET /v1/encounters?patientId=` lists the encounters of the whole person, whichever of the merged
   records is asked for.

@@ -208,9 +208,7 @@ def storm(seed: int, steps: int, count: int = 8) -> People:
     for _ in range(steps):
         free = [n for n in range(count) if log.found_under(uuid(n)) == uuid(n)]
         chance.shuffle(free)
-        chance.choice([_merge, _merge, _part, _part, _visit, _go_on, _rename, _move])(
-            log, chance, free
-        )
+        chance.choice([_merge, _merge, _part, _visit, _go_on, _rename, _move])(log, chance, free)
     return log
 
 

@@ -25,6 +25,7 @@ from registration.api import (
     encounters,
     extensions,
     keys,
+    merges,
     operations,
     patients,
     portraits,
@@ -47,6 +48,7 @@ from registration.api.stopping import told_to_stop
 from registration.command import Refusal
 from registration.domain.contract import Operation
 from registration.domain.errors import DomainError
+from registration.domain.merge import Merge
 from registration.domain.patient_resource import Patient
 from registration.domain.validation import validation_failed
 from registration.eventstore import database
@@ -93,6 +95,7 @@ _OF_THEIR_OWN_SHAPE = {
     Operation.RECORD_DEATH: vital_status.record_death,
     Operation.OPEN_ENCOUNTER: encounters.carry_out,
     Operation.TRANSITION_ENCOUNTER: encounters.carry_out,
+    Operation.UNMERGE: merges.unmerge,
 }
 
 
@@ -110,7 +113,7 @@ def _hot_routes() -> list[Route]:
     ]
 
 
-_PARTS = (patients, consents, portraits, extensions, encounters, sync, operations)
+_PARTS = (patients, consents, portraits, extensions, encounters, merges, sync, operations)
 
 
 def application(settings: Settings, clock: Callable[[], datetime] | None = None) -> FastAPI:
@@ -133,6 +136,9 @@ def application(settings: Settings, clock: Callable[[], datetime] | None = None)
     # after the other names that stand where an id would
     app.router.routes.append(
         Route("/v1/encounters/{id}", encounters.read, methods=["GET"], name="encounter.read")
+    )
+    app.router.routes.append(
+        Route("/v1/mpi/merges/{id}", reader_of(Merge), methods=["GET"], name="merge.read")
     )
     for kind, handler in _HANDLERS.items():
         app.add_exception_handler(kind, handler)

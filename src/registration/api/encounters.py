@@ -1,6 +1,5 @@
 """Encounters over HTTP: one, its history, lists, the board of a day, and the state machine."""
 
-from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Annotated, Any
 from uuid import UUID
@@ -8,7 +7,6 @@ from zoneinfo import ZoneInfo
 
 import orjson
 from fastapi import APIRouter, Query
-from psycopg.rows import TupleRow
 from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
@@ -16,7 +14,7 @@ from starlette.responses import Response
 from registration.api.auth import Caller
 from registration.api.command_table import CommandRoute
 from registration.api.commands import answer, carried_out
-from registration.api.cursors import decode_cursor, encode_cursor
+from registration.api.cursors import next_place, place_of
 from registration.api.openapi import problems
 from registration.api.reading import (
     AggregateId,
@@ -38,7 +36,6 @@ from registration.projections.encounters import (
     NAME,
     BoardQuery,
     EncounterQuery,
-    Place,
     board,
     list_encounters,
 )
@@ -152,7 +149,7 @@ async def encounters(
         query.facility,
         instant(query.since, "/from"),
         instant(query.until, "/to"),
-        _after(query.cursor),
+        place_of(query.cursor),
         query.limit + 1,
     )
     rows = await from_view(
@@ -165,27 +162,9 @@ async def encounters(
     return json_answer(
         {
             "items": [shown(*row[2:]) for row in rows[: query.limit]],
-            "next": _next(rows, query.limit),
+            "next": next_place(rows, query.limit),
         }
     )
-
-
-def _next(rows: Sequence[TupleRow], limit: int) -> str | None:
-    """Return where the next page begins; ``rows`` hold one more than fits, if there is more."""
-    if len(rows) <= limit:
-        return None
-    moment, its_id, *_ = rows[limit - 1]
-    return encode_cursor([moment.isoformat(), str(its_id)])
-
-
-def _after(cursor: str | None) -> Place | None:
-    if cursor is None:
-        return None
-    try:
-        moment, its_id = decode_cursor(cursor)
-        return datetime.fromisoformat(moment).astimezone(UTC), UUID(its_id)
-    except (ValueError, TypeError, AttributeError, OverflowError):
-        raise invalid("/cursor", "is no cursor of this list") from None
 
 
 class BoardSearch(Page):
@@ -232,7 +211,7 @@ async def encounter_board(
         now,
         query.facility,
         query.status or (),
-        _after(query.cursor),
+        place_of(query.cursor),
         query.limit + 1,
     )
     found = await from_view(
@@ -254,7 +233,7 @@ async def encounter_board(
                 {**shown(document, current), "waitingSeconds": waited, "staySeconds": stayed}
                 for _, _, document, current, waited, stayed in found.items[: query.limit]
             ],
-            "next": _next(found.items, query.limit),
+            "next": next_place(found.items, query.limit),
         }
     )
 

@@ -14,11 +14,13 @@ from starlette.routing import BaseRoute
 from registration.api.command_table import COMMAND_ROUTES, IMAGES, CommandRoute
 from registration.api.problems import PROBLEM_JSON, PROBLEMS
 from registration.api.push import Push, QueuedMutation
-from registration.api.wire import Deceased, ProblemDetails, Receipt, ShownEncounter
+from registration.api.wire import Deceased, ProblemDetails, Receipt, ShownEncounter, Unmerged
+from registration.domain.aggregate import Aggregate
 from registration.domain.contract import Operation, Resource, rules_for
+from registration.domain.encounter import Encounter
 from registration.domain.extension_schema import SchemaVersion
 from registration.domain.handlers import HANDLERS
-from registration.domain.merge import MergeResource
+from registration.domain.merge import Merge, MergeResource
 from registration.domain.patient_resource import Patient, PatientResource
 from registration.domain.resources import Consent, ExtensionInstance
 
@@ -54,7 +56,7 @@ _ANSWERS: dict[Operation, type[BaseModel]] = {
     Operation.PROPOSE_MERGE: MergeResource,
     Operation.APPROVE_MERGE: MergeResource,
     Operation.REJECT_MERGE: MergeResource,
-    Operation.UNMERGE: MergeResource,
+    Operation.UNMERGE: Unmerged,
 }
 """What a command answers with, where that is not the patient."""
 _COMMON = (
@@ -113,11 +115,12 @@ def document(app: FastAPI, queries: Iterable[BaseRoute]) -> dict[str, Any]:
                     operation.setdefault("x-required-scope", _scope_of(query))
         for route in COMMAND_ROUTES:
             made["paths"].setdefault(route.path, {})[route.method.lower()] = _command(route)
-        for path, model in (
-            ("/v1/patients/{id}", PatientResource),
-            ("/v1/encounters/{id}", ShownEncounter),
+        for path, kind, model in (
+            ("/v1/patients/{id}", Patient, PatientResource),
+            ("/v1/encounters/{id}", Encounter, ShownEncounter),
+            ("/v1/mpi/merges/{id}", Merge, MergeResource),
         ):
-            made["paths"].setdefault(path, {})["get"] = _get_one(path, model)
+            made["paths"].setdefault(path, {})["get"] = _get_one(path, kind, model)
         app.openapi_schema = made
     return app.openapi_schema
 
@@ -333,8 +336,8 @@ def _query(name: str, schema: dict[str, Any], description: str) -> dict[str, Any
     return {"name": name, "in": "query", "schema": schema, "description": description}
 
 
-def _get_one(path: str, model: type[BaseModel]) -> dict[str, Any]:
-    what = path.split("/")[2].removesuffix("s")
+def _get_one(path: str, kind: type[Aggregate[Any]], model: type[BaseModel]) -> dict[str, Any]:
+    what = kind.KIND
     responses = _success(made=False, model=model)
     responses["200"]["description"] = f"The {what}, now or as it stood."
     responses["200"]["content"] = {"application/json": {"schema": {"$ref": _REF + model.__name__}}}
@@ -342,10 +345,10 @@ def _get_one(path: str, model: type[BaseModel]) -> dict[str, Any]:
     responses["304"] = {"description": "You have this version."}
     return {
         "operationId": f"{what}.read",
-        "x-required-scope": f"{what}:read",
+        "x-required-scope": kind.READ_SCOPE,
         "summary": f"One {what}, now or as it stood",
         "description": "Folds its own history, so it always shows what was stored last.",
-        "tags": [f"{what}s"],
+        "tags": ["mpi" if kind is Merge else f"{what}s"],
         "security": [{"bearer": []}],
         "parameters": [
             *_parameters(path),

@@ -9,6 +9,8 @@ from pydantic.alias_generators import to_camel
 
 from registration.domain.encounter import EncounterResource
 from registration.domain.extension_schema import SchemaVersion
+from registration.domain.merge import MergeResource
+from registration.domain.merge_review import ToReview
 from registration.domain.patient_resource import Display, PatientResource
 from registration.domain.resources import (
     Consent,
@@ -17,6 +19,7 @@ from registration.domain.resources import (
     Gender,
     Identifier,
     Name,
+    Obstacle,
 )
 
 
@@ -188,6 +191,66 @@ class EncounterBoard(Answer):
     counts: dict[EncounterStatus, BoardCount]
     items: list[BoardEntry]
     next: str | None
+
+
+class MergeList(Answer):
+    """A page of merge decisions, the oldest first."""
+
+    items: list[MergeResource]
+    next: str | None
+
+
+class PreviewedEvent(Answer):
+    """An event that would be stored: on which stream, as which version."""
+
+    stream_id: UUID
+    version: int
+    type: str
+    data: dict[str, Any]
+
+
+class Changed(Answer):
+    """An event that came since somebody looked."""
+
+    version: int
+    event: str
+    at: datetime
+    actor: str
+    fields: list[str]
+
+
+class MovedPatient(Answer):
+    """A patient that changed since the proposal, and how."""
+
+    role: Literal["survivor", "retired"]
+    patient_id: UUID
+    expected_version: int
+    current_version: int
+    changes: list[Changed]
+
+
+class MergePreview(Answer):
+    """What approval would store, in that order, on the records as they are now."""
+
+    merge_id: UUID
+    survivor_version: int
+    retired_version: int
+    events: list[PreviewedEvent]
+    obstacles: list[Obstacle]
+    moved: list[MovedPatient]
+
+
+class Unmerged(MergeResource):
+    """A merge that was undone; ``toReview`` is null where that is not known in time."""
+
+    to_review: list[ToReview] | None = None
+
+
+class ReviewList(Answer):
+    """What was recorded on a survivor while it stood for both, the oldest first."""
+
+    items: list[ToReview]
+    next: None
 
 
 class Move(Answer):

@@ -3,6 +3,9 @@
 A row of ``link`` is a record that is merged away now: into which one, and which one that leads to
 in the end. So finding out takes one look-up however long the chain is; the work is done when a
 merge is stored or undone, which is seldom.
+
+Statements are planned each time: a plan from when the table was empty would be kept for good, and
+may take the wrong index.
 """
 
 from collections.abc import Iterable
@@ -56,7 +59,7 @@ async def current_of(
     connection: Connection, tenant: str, patient_ids: Iterable[UUID]
 ) -> dict[UUID, UUID]:
     """Return under which records patients are found now, of those that were merged away."""
-    cursor = await connection.execute(_CURRENT, (list(patient_ids), tenant))
+    cursor = await connection.execute(_CURRENT, (list(patient_ids), tenant), prepare=False)
     return dict(await cursor.fetchall())
 
 
@@ -78,8 +81,7 @@ async def follow(
         await connection.execute(_UNLINK, (tenant, patient_id))
     else:
         return None
-    cursor = await connection.execute(_BELOW, (patient_id, tenant))
+    cursor = await connection.execute(_BELOW, (patient_id, tenant), prepare=False)
     moved = [row[0] for row in await cursor.fetchall()]
-    # planned each time: a plan from when the table was empty would be kept for good
     await connection.execute(_MOVE, (current, tenant, moved), prepare=False)
     return current, moved

@@ -12,6 +12,7 @@ from registration.projections import (
     changes,
     encounters,
     extension_schemas,
+    merges,
     portraits,
     search,
 )
@@ -55,5 +56,6 @@ READ_MODELS: tuple[ReadModel, ...] = (
     encounters,
     extension_schemas,
     portraits,
+    merges,
     changes,
 )

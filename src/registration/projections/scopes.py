@@ -72,7 +72,7 @@ class Place:
     def link(self, event: Event) -> None:
         """Take in what was merged into the record, or belongs to it no more."""
         if isinstance(event, PatientAbsorbed):
-            self.absorbed.update(retired.patient_id for retired in event.retired)
+            self.absorbed.add(event.patient_id)
         elif isinstance(event, PatientReleased):
             self.absorbed.difference_update(event.patient_ids)
 
@@ -93,10 +93,8 @@ async def places_of(connection: Connection, events: Sequence[RecordedEvent]) -> 
     """Return where the records are seen from that the events are about, and all that those hold."""
     asked = {recorded.stream_id for recorded in events}
     for recorded in events:
-        if isinstance(recorded.event, EncounterOpened):
+        if isinstance(recorded.event, EncounterOpened | PatientAbsorbed):
             asked.add(recorded.event.patient_id)
-        elif isinstance(recorded.event, PatientAbsorbed):
-            asked.update(retired.patient_id for retired in recorded.event.retired)
     found: Places = {}
     while asked:
         # planned each time: a plan from when the tables were empty would be kept for good

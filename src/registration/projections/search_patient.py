@@ -10,7 +10,6 @@ from pydantic import TypeAdapter
 
 from registration.domain import search_keys
 from registration.domain.events import (
-    Absorbed,
     DemographicsCorrected,
     IdentifierAdded,
     IdentifierRetired,
@@ -26,6 +25,7 @@ from registration.domain.events import (
 )
 from registration.domain.names import display
 from registration.domain.patient_resource import former_identifiers
+from registration.domain.patient_state import Absorbed
 from registration.domain.resources import Identifier, Name
 
 Row = tuple[Any, ...]
@@ -79,7 +79,8 @@ class Patient:
             case PatientRestored():
                 self.replaced_by = None
             case PatientAbsorbed():
-                self.absorbed.update((each.patient_id, each) for each in event.retired)
+                retired = Absorbed(event.patient_id, event.names, event.identifiers)
+                self.absorbed[event.patient_id] = retired
             case PatientReleased():
                 for its_id in event.patient_ids:
                     self.absorbed.pop(its_id, None)
