@@ -97,6 +97,8 @@ class Changes:
             return self._queue(old.operation, old.aggregate_id, payload, entry, fixed)
         if HANDLERS[old.operation].adds is not None and self._is_taken(old, survivor, payload):
             payload["id"] = str(self._device.fresh_id())
+        if entry != old.entry and "id" in payload:
+            payload["id"] = entry
         return self._queue(old.operation, survivor, payload, entry, fixed)
 
     def _fixed(self, old: Mutation, base: int | None, *, checked: bool) -> dict[str, Any]:
