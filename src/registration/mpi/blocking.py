@@ -19,7 +19,9 @@ KINDS = {
     "birth date": ("birthDate",),
     "names and year": ("family", "given", "birthDate"),
     "names and postal code": ("family", "given", "postalCode"),
-    "street and name": ("houseNumber", "street", "family", "given"),
+    "names and house number": ("family", "given", "houseNumber"),
+    "street and postal code": ("street", "postalCode"),
+    "city, house number and a name": ("city", "houseNumber", "family", "given"),
 }
 """Every kind of key, with the fields that it makes agree."""
 
@@ -48,22 +50,28 @@ def kinds_of_keys(record: MatchRecord) -> Iterator[tuple[str, int]]:
     day = _day(record.birth_date)
     if day:
         yield "birth date", _key("b", day)
+    yield from _with_names(record)
+
+
+def _with_names(record: MatchRecord) -> Iterator[tuple[str, int]]:
     pairs = _name_pairs(record.names)
-    yield from _with_names(record, pairs)
-
-
-def _with_names(record: MatchRecord, pairs: list[tuple[str, str]]) -> Iterator[tuple[str, int]]:
-    year = record.birth_date.removeprefix("~")[:4]
-    for one, other in pairs:
-        if year:
-            yield "names and year", _key("y", year, one, other)
-        for code in {address[4] for address in record.addresses if address[4]}:
-            yield "names and postal code", _key("p", code, one, other)
     parts = {part for pair in pairs for part in pair if part}
-    for address in record.addresses:
-        if address[0] and address[1]:
+    year = record.birth_date.removeprefix("~")[:4]
+    if year:
+        for one, other in pairs:
+            yield "names and year", _key("y", year, one, other)
+    for number, street, _, city, code, _ in record.addresses:
+        if street and code:
+            yield "street and postal code", _key("s", street.replace(" ", ""), code)
+        for one, other in pairs:
+            if code:
+                yield "names and postal code", _key("p", code, one, other)
+            if number and one:
+                yield "names and house number", _key("h", number, one, other)
+        if number and city:
+            town = city.replace(" ", "")
             for part in parts:
-                yield "street and name", _key("a", address[0], address[1], part)
+                yield "city, house number and a name", _key("c", town, number, part)
 
 
 def _day(birth_date: str) -> str:
