@@ -10,7 +10,7 @@ are then weighed down, and u is estimated again.
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import combinations
-from math import prod
+from math import log2, prod
 from random import Random
 
 from registration.mpi.blocking import KINDS, kinds_of_keys
@@ -36,6 +36,11 @@ COMMONEST = 500
 LEAST_COUNT = 20
 """A value held by fewer records is not listed: it would say little, and could tell who is there."""
 ROUNDS, STEPS = 3, 40
+GRADES = {"certain": 0.9999, "probable": 0.99, "possible": 0.5}
+"""The least probability of each grade, where no truth says better."""
+HOUSEHOLD = 6.0
+"""Bits that telecom and address may add where given names differ."""
+_SEED = 1
 LARGEST_BLOCK = 200
 
 # Where estimation starts, and what a level keeps that no pair shows: a guess, weighing one pair.
@@ -78,34 +83,38 @@ _START_U = {
 def train(
     records: Sequence[MatchRecord],
     name: str,
-    seed: int = 1,
+    *,
+    guess: float = 1.0,
+    match: float | None = None,
     told: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> Model:
     """Return a model estimated from the records, with thresholds by its own probabilities.
 
+    ``guess`` is how many pairs the guess of how often things differ counts for, ``match`` the
+    probability that two records are one person where it is known better than the records show it.
     The same records in the same order give the same model. ``told`` hears of the progress.
     """
     model = _assembled(name, _START, _START_U, {}, 1e-4)
     frequencies = value_frequencies(records)
     scorer = model.scorer
     random = Patterns(
-        _levels(scorer, random_pairs(records, RANDOM_PAIRS, seed), told, "random pairs")
+        _levels(scorer, random_pairs(records, RANDOM_PAIRS), told, "random pairs")
     )
     blocked = {
         kind: Patterns(_levels(scorer, pairs, told, kind))
-        for kind, pairs in pairs_by_kind(records, PAIRS_A_KIND, seed).items()
+        for kind, pairs in pairs_by_kind(records, PAIRS_A_KIND).items()
     }
     m, u = _START, _estimated_u(random, [1.0] * len(random))
-    match = 1e-4
+    found = 1e-4
     for _ in range(ROUNDS):
-        m = _averaged_m(blocked, m, u)
-        weights, match = _unmatched(random, m, u)
+        m = _averaged_m(blocked, m, u, guess)
+        weights, found = _unmatched(random, m, u)
         u = _estimated_u(random, weights)
-    return _assembled(name, m, u, frequencies, match)
+    return _assembled(name, m, u, frequencies, match or found)
 
 
 def pairs_by_kind(
-    records: Sequence[MatchRecord], most: int, seed: int
+    records: Sequence[MatchRecord], most: int
 ) -> dict[str, list[tuple[MatchRecord, MatchRecord]]]:
     """Return at most ``most`` pairs that share a key of each kind, from all its blocks alike."""
     blocks: dict[str, dict[int, list[int]]] = {kind: defaultdict(list) for kind in KINDS}
@@ -122,16 +131,16 @@ def pairs_by_kind(
                 for pair in combinations(members, 2)
             }
         )
-        Random(seed).shuffle(pairs)  # noqa: S311  (a sample, no secret)
+        Random(_SEED).shuffle(pairs)  # noqa: S311  (a sample, no secret)
         found[kind] = [(records[one], records[other]) for one, other in pairs[:most]]
     return found
 
 
 def random_pairs(
-    records: Sequence[MatchRecord], count: int, seed: int
+    records: Sequence[MatchRecord], count: int
 ) -> Iterator[tuple[MatchRecord, MatchRecord]]:
     """Yield pairs of different records taken at random."""
-    draw = Random(seed).random  # noqa: S311  (a sample, no secret)
+    draw = Random(_SEED).random  # noqa: S311  (a sample, no secret)
     size = len(records)
     for _ in range(count if size > 1 else 0):
         one, step = int(draw() * size), 1 + int(draw() * (size - 1))
@@ -184,7 +193,7 @@ def _levels(
                 yield weighed.levels
 
 
-def _averaged_m(blocked: dict[str, Patterns], m: Odds, u: Odds) -> Odds:
+def _averaged_m(blocked: dict[str, Patterns], m: Odds, u: Odds, guess: float) -> Odds:
     """Return m as the mean of what the kinds of keys say, each for the fields it leaves free."""
     said: dict[str, list[tuple[float, dict[str, float]]]] = defaultdict(list)
     for kind, patterns in blocked.items():
@@ -202,6 +211,7 @@ def _averaged_m(blocked: dict[str, Patterns], m: Odds, u: Odds) -> Odds:
                 for level in LEVELS[field]
             },
             _START[field],
+            guess,
         )
         for field in FIELDS
     }
@@ -264,11 +274,13 @@ def _estimated_u(random: Patterns, weights: Sequence[float]) -> Odds:
     return {field: _smoothed(counts[field], _START_U[field]) for field in FIELDS}
 
 
-def _smoothed(counts: dict[str, float], guess: dict[str, float]) -> dict[str, float]:
-    """Return probabilities by level; the guess counts as much as one pair."""
-    total = sum(count for level, count in counts.items() if level != MISSING) + 1.0
+def _smoothed(
+    counts: dict[str, float], guess: dict[str, float], pairs: float = 1.0
+) -> dict[str, float]:
+    """Return probabilities by level; the guess counts for as many pairs."""
+    total = sum(count for level, count in counts.items() if level != MISSING) + pairs
     return {
-        level: _bounded((counts.get(level, 0.0) + share) / total)
+        level: _bounded((counts.get(level, 0.0) + pairs * share) / total)
         for level, share in guess.items()
     }
 
@@ -276,6 +288,10 @@ def _smoothed(counts: dict[str, float], guess: dict[str, float]) -> dict[str, fl
 def _bounded(probability: float) -> float:
     """Return a probability that is neither 0 nor 1, with the digits that say something."""
     return float(f"{min(0.9999, max(1e-9, probability)):.4g}")
+
+
+def _bits(probability: float) -> float:
+    return round(log2(probability / (1 - probability)), 3)
 
 
 def _assembled(
@@ -297,7 +313,7 @@ def _assembled(
         name=name,
         version=1,
         match=_bounded(match),
-        household=6.0,
-        thresholds=Thresholds(certain=10.0, probable=3.0, possible=-3.0),
+        household=HOUSEHOLD,
+        thresholds=Thresholds(**{grade: _bits(p) for grade, p in GRADES.items()}),
         fields=fields,
     )
