@@ -34,7 +34,8 @@ _TRUTH = (
 )
 
 
-@mpi.command(help=f"""Measure the matcher where it is known who is who, and Splink beside it.
+@mpi.command(
+    help=f"""Measure the matcher where it is known who is who, and Splink beside it.
 
     People are split into two halves. On the first one the model is trained without the truth, and
     the truth chooses a threshold; precision, recall and F1 are of the second. True pairs that are
@@ -42,7 +43,8 @@ _TRUTH = (
     half, weighs the same candidate pairs and gets its threshold in the same way.
 
     febrl3, febrl3-no-ssn (without its soc_sec_id) and febrl4 need the extra registration[eval],
-    Splink needs registration[mpi]. {_TRUTH}""")
+    Splink needs registration[mpi]. {_TRUTH}"""
+)
 def evaluate(
     dataset: Annotated[
         str,
@@ -87,6 +89,15 @@ def train(
             "More where the file shows fewer kinds of errors than there are.",
         ),
     ] = 1.0,
+    rarest: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=0.1,
+            help="No family or given name counts as rarer than this: for a model that is to serve "
+            "people whose names the file has not.",
+        ),
+    ] = 0.0,
     by_truth: Annotated[
         bool,
         typer.Option(
@@ -110,7 +121,13 @@ def train(
 
     with progress_bars() as advance:
         model, left_out = trained(
-            file, name, guess=guess, match=match, by_truth=by_truth, told=advance
+            file,
+            name,
+            guess=guess,
+            match=match,
+            rarest=rarest,
+            by_truth=by_truth,
+            told=advance,
         )
     try:
         output.write_bytes(model.dump())

@@ -18,6 +18,7 @@ def trained(
     *,
     guess: float,
     match: float | None,
+    rarest: float,
     by_truth: bool,
     told: Callable[[str, int, int], None],
 ) -> tuple[Model, int]:
@@ -39,7 +40,7 @@ def trained(
         data.entities.append(entity or "")
     if len(data.records) < FEWEST_RECORDS:
         raise CommandError(f"{file} holds {len(data.records)} patients: too few to learn from")
-    model = train(data.records, name, guess=guess, match=match, told=told)
+    model = train(data.records, name, guess=guess, match=match, rarest=rarest, told=told)
     if by_truth and labelled and data.true_pairs:
         model = _with_thresholds(model, data)
     return model, left_out

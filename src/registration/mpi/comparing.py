@@ -17,6 +17,7 @@ CLOSE: Final = "close"
 SIMILAR: Final = "similar"
 PART: Final = "part"
 SOUND: Final = "sound"
+FOREIGN: Final = "foreign"
 SWAPPED: Final = "swapped"
 TYPO: Final = "typo"
 NEAR: Final = "near"
@@ -25,8 +26,8 @@ DIFFERENT: Final = "different"
 MISSING: Final = "missing"
 
 LEVELS: Final[dict[str, tuple[str, ...]]] = {
-    "family": (EXACT, CLOSE, SOUND, SWAPPED, PART, SIMILAR, DIFFERENT),
-    "given": (EXACT, NICKNAME, CLOSE, SOUND, SWAPPED, PART, SIMILAR, DIFFERENT),
+    "family": (EXACT, CLOSE, SWAPPED, PART, SIMILAR, DIFFERENT, SOUND, FOREIGN),
+    "given": (EXACT, NICKNAME, CLOSE, SWAPPED, PART, SIMILAR, DIFFERENT, SOUND, FOREIGN),
     "birthDate": (EXACT, SWAPPED, TYPO, NEAR, PARTIAL, DIFFERENT),
     "gender": (EXACT, DIFFERENT),
     "identifier": (EXACT, TYPO, DIFFERENT),
@@ -39,6 +40,9 @@ LEVELS: Final[dict[str, tuple[str, ...]]] = {
     "state": (EXACT, CLOSE, DIFFERENT),
 }
 """The levels of each field, beside ``missing``. The order of fields is that of a comparison."""
+
+ACROSS_SCRIPTS: Final = (SOUND, FOREIGN)
+"""Levels of names in different scripts: alike or not. That the scripts differ says nothing."""
 
 ADDRESS_FIELDS: Final = ("houseNumber", "street", "place", "city", "postalCode", "state")
 
@@ -80,7 +84,7 @@ def _across_scripts(one: str, other: str) -> str:
     left, right = one.replace(" ", ""), other.replace(" ", "")
     if likeness(left, right) >= _ALIKE_SOUNDS or skeletons(left) & skeletons(right):
         return SOUND
-    return DIFFERENT
+    return FOREIGN
 
 
 def _share_a_word(one: str, other: str) -> bool:

@@ -76,9 +76,7 @@ def best_threshold(scored: Iterable[tuple[float, bool]], true_pairs: int) -> flo
     return threshold
 
 
-def quality(
-    scored: Iterable[tuple[float, bool]], true_pairs: int, threshold: float
-) -> Quality:
+def quality(scored: Iterable[tuple[float, bool]], true_pairs: int, threshold: float) -> Quality:
     """Return precision, recall and F1 of taking pairs from the threshold on for true."""
     taken = [true for weight, true in scored if weight >= threshold]
     found = sum(taken)

@@ -7,6 +7,7 @@ from registration.mpi.comparing import (
     ADDRESS_FIELDS,
     DIFFERENT,
     EXACT,
+    FOREIGN,
     LEVELS,
     MISSING,
     SWAPPED,
@@ -103,7 +104,7 @@ class Scorer:
         telecom_weight = self._telecom[telecom]
         _, address, address_weights = self._addresses(a.addresses, b.addresses)
         household = 0.0
-        if given is DIFFERENT and identifier is not EXACT:
+        if (given is DIFFERENT or given is FOREIGN) and identifier is not EXACT:
             shared = max(0.0, telecom_weight) + sum([w for w in address_weights if w > 0.0])
             household = min(0.0, self._household - shared)
         return Weighed(
@@ -124,7 +125,9 @@ class Scorer:
         if level is not EXACT:
             return None
         levels = [level if field == "identifier" else MISSING for field in FIELDS]
-        weights = [self._weights[field].by_level[at] for field, at in zip(FIELDS, levels, strict=True)]
+        weights = [
+            self._weights[field].by_level[at] for field, at in zip(FIELDS, levels, strict=True)
+        ]
         return Weighed(tuple(levels), tuple(weights), 0.0)
 
     def _names(

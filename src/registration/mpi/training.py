@@ -14,7 +14,7 @@ from math import log2, prod
 from random import Random
 
 from registration.mpi.blocking import KINDS, kinds_of_keys
-from registration.mpi.comparing import EXACT, LEVELS, MISSING
+from registration.mpi.comparing import ACROSS_SCRIPTS, LEVELS, MISSING
 from registration.mpi.model import (
     WITH_FREQUENCIES,
     FieldModel,
@@ -45,10 +45,10 @@ LARGEST_BLOCK = 200
 
 # Where estimation starts, and what a level keeps that no pair shows: a guess, weighing one pair.
 _START = {
-    "family": {"exact": 0.85, "close": 0.06, "sound": 0.02, "swapped": 0.03, "part": 0.01,
-               "similar": 0.01, "different": 0.02},
-    "given": {"exact": 0.82, "nickname": 0.02, "close": 0.06, "sound": 0.02, "swapped": 0.03,
-              "part": 0.02, "similar": 0.01, "different": 0.02},
+    "family": {"exact": 0.85, "close": 0.06, "swapped": 0.03, "part": 0.01,
+               "similar": 0.01, "different": 0.02, "sound": 0.018, "foreign": 0.002},
+    "given": {"exact": 0.82, "nickname": 0.02, "close": 0.06, "swapped": 0.03, "part": 0.02,
+              "similar": 0.01, "different": 0.02, "sound": 0.018, "foreign": 0.002},
     "birthDate": {"exact": 0.88, "swapped": 0.03, "typo": 0.04, "near": 0.02, "partial": 0.01,
                   "different": 0.02},
     "gender": {"exact": 0.98, "different": 0.02},
@@ -62,10 +62,10 @@ _START = {
     "state": {"exact": 0.85, "close": 0.05, "different": 0.1},
 }  # fmt: skip
 _START_U = {
-    "family": {"exact": 0.002, "close": 0.004, "sound": 0.003, "swapped": 0.001, "part": 0.002,
-               "similar": 0.02, "different": 0.968},
-    "given": {"exact": 0.004, "nickname": 0.001, "close": 0.004, "sound": 0.003, "swapped": 0.001,
-              "part": 0.002, "similar": 0.02, "different": 0.965},
+    "family": {"exact": 0.002, "close": 0.004, "swapped": 0.001, "part": 0.002,
+               "similar": 0.02, "different": 0.951, "sound": 0.001, "foreign": 0.019},
+    "given": {"exact": 0.004, "nickname": 0.001, "close": 0.004, "swapped": 0.001, "part": 0.002,
+              "similar": 0.02, "different": 0.948, "sound": 0.001, "foreign": 0.019},
     "birthDate": {"exact": 5e-5, "swapped": 1e-5, "typo": 5e-4, "near": 0.005, "partial": 0.002,
                   "different": 0.992435},
     "gender": {"exact": 0.5, "different": 0.5},
@@ -86,20 +86,25 @@ def train(
     *,
     guess: float = 1.0,
     match: float | None = None,
+    rarest: float = 0.0,
     told: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> Model:
     """Return a model estimated from the records, with thresholds by its own probabilities.
 
     ``guess`` is how many pairs the guess of how often things differ counts for, ``match`` the
-    probability that two records are one person where it is known better than the records show it.
+    probability that two records are one person where it is known better than the records show it,
+    ``rarest`` the frequency that no name counts as rarer than.
     The same records in the same order give the same model. ``told`` hears of the progress.
     """
     model = _assembled(name, _START, _START_U, {}, 1e-4)
     frequencies = value_frequencies(records)
+    for field in ("family", "given"):
+        if field in frequencies:
+            common, otherwise = frequencies[field]
+            common = {value: f for value, f in common.items() if f > rarest}
+            frequencies[field] = common, max(otherwise, rarest)
     scorer = model.scorer
-    random = Patterns(
-        _levels(scorer, random_pairs(records, RANDOM_PAIRS), told, "random pairs")
-    )
+    random = Patterns(_levels(scorer, random_pairs(records, RANDOM_PAIRS), told, "random pairs"))
     blocked = {
         kind: Patterns(_levels(scorer, pairs, told, kind))
         for kind, pairs in pairs_by_kind(records, PAIRS_A_KIND).items()
@@ -195,32 +200,29 @@ def _levels(
 
 def _averaged_m(blocked: dict[str, Patterns], m: Odds, u: Odds, guess: float) -> Odds:
     """Return m as the mean of what the kinds of keys say, each for the fields it leaves free."""
-    said: dict[str, list[tuple[float, dict[str, float]]]] = defaultdict(list)
+    said: dict[str, list[dict[str, float]]] = defaultdict(list)
     for kind, patterns in blocked.items():
         free = [at for at, field in enumerate(FIELDS) if field not in KINDS[kind]]
         counted: Patterns = Counter()
         for levels, count in patterns.items():
             counted[tuple([levels[at] for at in free])] += count
         fields = [FIELDS[at] for at in free]
-        for field, (matches, by_level) in _expectation_maximisation(counted, fields, m, u).items():
-            said[field].append((matches, by_level))
-    return {
-        field: _smoothed(
-            {
-                level: sum(by_level.get(level, 0.0) for _, by_level in said[field])
-                for level in LEVELS[field]
-            },
-            _START[field],
-            guess,
-        )
+        for field, by_level in _expectation_maximisation(counted, fields, m, u).items():
+            said[field].append(by_level)
+    totals = {
+        field: {
+            level: sum(by_level.get(level, 0.0) for by_level in said[field])
+            for level in LEVELS[field]
+        }
         for field in FIELDS
     }
+    return {field: _estimated_m(field, totals[field], u, guess) for field in FIELDS}
 
 
 def _expectation_maximisation(
     patterns: Patterns, fields: Sequence[str], m: Odds, u: Odds
-) -> dict[str, tuple[float, dict[str, float]]]:
-    """Return, by field, how many of the pairs are matches, and of these how many at each level.
+) -> dict[str, dict[str, float]]:
+    """Return, by field, how many of the pairs that are matches are expected at each level.
 
     u stays; m and the share of matches are estimated.
     """
@@ -235,12 +237,10 @@ def _expectation_maximisation(
             for field, level in zip(fields, levels, strict=True):
                 counts[field][level] += expected
         before, share = share, min(0.999, max(1e-6, matches / max(1, patterns.total())))
-        m = {**m, **{field: _smoothed(counts[field], _START[field]) for field in fields}}
+        m = {**m, **{field: _estimated_m(field, counts[field], u) for field in fields}}
         if abs(before - share) < 1e-5 * before:
             break
-    return {
-        field: (sum(by_level.values()), dict(by_level)) for field, by_level in counts.items()
-    }
+    return counts
 
 
 def _matching(
@@ -264,6 +264,31 @@ def _unmatched(random: Patterns, m: Odds, u: Odds) -> tuple[list[float], float]:
         matches = sum(p * count for p, count in zip(found, random.values(), strict=True))
         share = min(0.5, max(1e-9, matches / max(1, random.total())))
     return [1 - p for p in found], share
+
+
+def _estimated_m(
+    field: str, counts: dict[str, float], u: Odds, guess: float = 1.0
+) -> dict[str, float]:
+    """Return m by level. What two scripts have in common is compared with its like alone.
+
+    How often the records of one person are in two scripts depends on the place, not on the person:
+    the two levels across scripts get the share of pairs that they have in u.
+    """
+    across = [level for level in ACROSS_SCRIPTS if level in LEVELS[field]]
+    m = _smoothed(counts, _START[field], guess)
+    if not across:
+        return m
+    within = _smoothed(
+        {level: counts.get(level, 0.0) for level in across},
+        {level: _START[field][level] * 50 for level in across},
+        guess,
+    )
+    share = sum(u[field][level] for level in across)
+    rest = sum(m[level] for level in m if level not in across)
+    return {
+        level: _bounded(within[level] * share if level in within else p / rest * (1 - share))
+        for level, p in m.items()
+    }
 
 
 def _estimated_u(random: Patterns, weights: Sequence[float]) -> Odds:
