@@ -15,6 +15,7 @@ from random import Random
 
 from registration.mpi.blocking import KINDS, kinds_of_keys
 from registration.mpi.comparing import ACROSS_SCRIPTS, LEVELS, MISSING
+from registration.mpi.guess import M, Odds, U
 from registration.mpi.model import (
     WITH_FREQUENCIES,
     FieldModel,
@@ -27,9 +28,6 @@ from registration.mpi.scoring import FIELDS, Scorer
 
 Patterns = Counter[tuple[str, ...]]
 """How many pairs have which levels, in the order of FIELDS."""
-Odds = dict[str, dict[str, float]]
-"""A probability by field and level."""
-
 RANDOM_PAIRS = 300_000
 PAIRS_A_KIND = 60_000
 COMMONEST = 500
@@ -42,42 +40,6 @@ HOUSEHOLD = 6.0
 """Bits that telecom and address may add where given names differ."""
 _SEED = 1
 LARGEST_BLOCK = 200
-
-# Where estimation starts, and what a level keeps that no pair shows: a guess, weighing one pair.
-_START = {
-    "family": {"exact": 0.85, "close": 0.06, "swapped": 0.03, "part": 0.01,
-               "similar": 0.01, "different": 0.02, "sound": 0.018, "foreign": 0.002},
-    "given": {"exact": 0.82, "nickname": 0.02, "close": 0.06, "swapped": 0.03, "part": 0.02,
-              "similar": 0.01, "different": 0.02, "sound": 0.018, "foreign": 0.002},
-    "birthDate": {"exact": 0.88, "swapped": 0.03, "typo": 0.04, "near": 0.02, "partial": 0.01,
-                  "different": 0.02},
-    "gender": {"exact": 0.98, "different": 0.02},
-    "identifier": {"exact": 0.9, "typo": 0.07, "different": 0.03},
-    "telecom": {"exact": 0.7, "typo": 0.05, "different": 0.25},
-    "houseNumber": {"exact": 0.8, "close": 0.1, "different": 0.1},
-    "street": {"exact": 0.75, "close": 0.12, "swapped": 0.03, "different": 0.1},
-    "place": {"exact": 0.75, "close": 0.12, "swapped": 0.03, "different": 0.1},
-    "city": {"exact": 0.8, "close": 0.1, "different": 0.1},
-    "postalCode": {"exact": 0.8, "close": 0.1, "different": 0.1},
-    "state": {"exact": 0.85, "close": 0.05, "different": 0.1},
-}  # fmt: skip
-_START_U = {
-    "family": {"exact": 0.002, "close": 0.004, "swapped": 0.001, "part": 0.002,
-               "similar": 0.02, "different": 0.951, "sound": 0.001, "foreign": 0.019},
-    "given": {"exact": 0.004, "nickname": 0.001, "close": 0.004, "swapped": 0.001, "part": 0.002,
-              "similar": 0.02, "different": 0.948, "sound": 0.001, "foreign": 0.019},
-    "birthDate": {"exact": 5e-5, "swapped": 1e-5, "typo": 5e-4, "near": 0.005, "partial": 0.002,
-                  "different": 0.992435},
-    "gender": {"exact": 0.5, "different": 0.5},
-    "identifier": {"exact": 1e-6, "typo": 1e-5, "different": 0.999989},
-    "telecom": {"exact": 1e-6, "typo": 1e-5, "different": 0.999989},
-    "houseNumber": {"exact": 0.01, "close": 0.1, "different": 0.89},
-    "street": {"exact": 0.001, "close": 0.004, "swapped": 1e-5, "different": 0.99499},
-    "place": {"exact": 0.001, "close": 0.004, "swapped": 1e-5, "different": 0.99499},
-    "city": {"exact": 0.005, "close": 0.005, "different": 0.99},
-    "postalCode": {"exact": 0.001, "close": 0.01, "different": 0.989},
-    "state": {"exact": 0.2, "close": 0.02, "different": 0.78},
-}  # fmt: skip
 
 
 def train(
@@ -96,7 +58,7 @@ def train(
     ``rarest`` the frequency that no name counts as rarer than.
     The same records in the same order give the same model. ``told`` hears of the progress.
     """
-    model = _assembled(name, _START, _START_U, {}, 1e-4)
+    model = _assembled(name, M, U, {}, 1e-4)
     frequencies = value_frequencies(records)
     for field in ("family", "given"):
         if field in frequencies:
@@ -109,7 +71,7 @@ def train(
         kind: Patterns(_levels(scorer, pairs, told, kind))
         for kind, pairs in pairs_by_kind(records, PAIRS_A_KIND).items()
     }
-    m, u = _START, _estimated_u(random, [1.0] * len(random))
+    m, u = M, _estimated_u(random, [1.0] * len(random))
     found = 1e-4
     for _ in range(ROUNDS):
         m = _averaged_m(blocked, m, u, guess)
@@ -275,12 +237,12 @@ def _estimated_m(
     the two levels across scripts get the share of pairs that they have in u.
     """
     across = [level for level in ACROSS_SCRIPTS if level in LEVELS[field]]
-    m = _smoothed(counts, _START[field], guess)
+    m = _smoothed(counts, M[field], guess)
     if not across:
         return m
     within = _smoothed(
         {level: counts.get(level, 0.0) for level in across},
-        {level: _START[field][level] * 50 for level in across},
+        {level: M[field][level] * 50 for level in across},
         guess,
     )
     share = sum(u[field][level] for level in across)
@@ -296,7 +258,7 @@ def _estimated_u(random: Patterns, weights: Sequence[float]) -> Odds:
     for (levels, count), weight in zip(random.items(), weights, strict=True):
         for field, level in zip(FIELDS, levels, strict=True):
             counts[field][level] += count * weight
-    return {field: _smoothed(counts[field], _START_U[field]) for field in FIELDS}
+    return {field: _smoothed(counts[field], U[field]) for field in FIELDS}
 
 
 def _smoothed(
