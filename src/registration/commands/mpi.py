@@ -1,5 +1,8 @@
 """`registration mpi`: measure, train and run the matcher on files."""
 
+import os
+import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -134,6 +137,43 @@ def train(
     except OSError as error:
         raise CommandError(f"cannot write {output}: {error.strerror}") from error
     _say_left_out(left_out)
+
+
+@mpi.command()
+def link(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="FHIR R4 Patients, one a line.")],
+    model: ModelOption = Path("default"),
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="[default: standard output]", show_default=False),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="How many processes. [default: one a core]", show_default=False),
+    ] = None,
+) -> None:
+    """Find the pairs of a file that may be the same person; nothing is stored anywhere.
+
+    Writes NDJSON, one pair a line: lines (the numbers of both among the lines that hold something,
+    from 1), ids (of the resources), score (the probability), weight (bits), grade (certain,
+    probable, possible) and agreement (bits by field). A summary goes to standard error.
+    """
+    from registration.commands.mpi_link import link as run
+
+    chosen = _model(model)
+    try:
+        with ExitStack() as stack:
+            target = stack.enter_context(output.open("wb")) if output else sys.stdout.buffer
+            advance = stack.enter_context(progress_bars())
+            summary = run(file, chosen, target, workers or os.cpu_count() or 1, advance)
+            target.flush()
+    except BrokenPipeError:
+        # whoever read had enough; what is left in the buffer goes nowhere on the way out
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit from None
+    except OSError as error:
+        raise CommandError(f"cannot write {output or 'the output'}: {error.strerror}") from error
+    typer.echo(str(summary), err=True)
 
 
 def _model(path: Path) -> "Model":
