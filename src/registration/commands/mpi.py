@@ -21,33 +21,13 @@ mpi = typer.Typer(
 )
 app.add_typer(mpi, name="mpi")
 
-ModelOption = Annotated[
-    Path | None,
-    typer.Option(
-        help="A model file as `registration mpi train` writes it, or `default`: the one that "
-        "comes with the program.",
-        show_default=False,
-    ),
-]
-_TRUTH = (
-    "A file says which lines are the same person by a meta.tag of the system "
-    "urn:example:sample-truth with the same code, as `registration sample` writes it, or by an "
-    "identifier with a value like rec-12-org or rec-12-dup-0, as FEBRL names its records; matching "
-    "sees neither."
+_MODEL = (
+    "A model file as `registration mpi train` writes it, or `default`: the one that comes with "
+    "the program."
 )
 
 
-@mpi.command(
-    help=f"""Measure the matcher where it is known who is who, and Splink beside it.
-
-    People are split into two halves. On the first one the model is trained without the truth, and
-    the truth chooses a threshold; precision, recall and F1 are of the second. True pairs that are
-    no candidates, since they share no block key, count as missed. Splink is trained on the same
-    half, weighs the same candidate pairs and gets its threshold in the same way.
-
-    febrl3, febrl3-no-ssn (without its soc_sec_id) and febrl4 need the extra registration[eval],
-    Splink needs registration[mpi]. {_TRUTH}"""
-)
+@mpi.command()
 def evaluate(
     dataset: Annotated[
         str,
@@ -56,8 +36,30 @@ def evaluate(
         ),
     ],
     splink: Annotated[bool, typer.Option("--splink/--no-splink", help="Run Splink too.")] = True,
-    model: ModelOption = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            help=f"Measure a model as it is, its threshold of `probable` too. {_MODEL} "
+            "[default: train one]",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
+    """Measure the matcher where it is known who is who, and Splink beside it.
+
+    People are split into two halves. On the first one the model is trained without the truth, and
+    the truth chooses a threshold; precision, recall and F1 are of the second. True pairs that are
+    no candidates, since they share no block key, count as missed. Splink is trained on the same
+    half, weighs the same candidate pairs and gets its threshold in the same way.
+
+    febrl3, febrl3-no-ssn (without its soc_sec_id) and febrl4 need the extra registration[eval],
+    Splink needs registration[mpi].
+
+    A file says which lines are the same person by a meta.tag of the system
+    urn:example:sample-truth with the same code, as `registration sample` writes it, or by an
+    identifier with a value like rec-12-org or rec-12-dup-0, as FEBRL names its records; matching
+    sees neither.
+    """
     from registration.commands.mpi_data import load
     from registration.commands.mpi_evaluate import measure
 
@@ -142,7 +144,7 @@ def train(
 @mpi.command()
 def link(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="FHIR R4 Patients, one a line.")],
-    model: ModelOption = Path("default"),
+    model: Annotated[Path, typer.Option(help=_MODEL)] = Path("default"),
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", help="[default: standard output]", show_default=False),

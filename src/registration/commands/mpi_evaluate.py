@@ -59,10 +59,10 @@ class Measured(NamedTuple):
         """Return it as text."""
         half = self.tested
         size = len(half.data.records)
+        a_record = len(half.pairs) / size
         said = [
             f"{self.records} records, of which {size} test, with {half.true_pairs} true pairs",
-            f"candidates: {len(half.pairs)}, {len(half.pairs) / size:.2f} pairs a record, "
-            f"block recall {half.recall:.4f}",
+            f"{len(half.pairs)} candidates, {a_record:.2f} a record, recall {half.recall:.4f}",
             f"{'':14}precision  recall      F1  threshold",
         ]
         for name, threshold, found in self.results:

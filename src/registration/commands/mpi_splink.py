@@ -1,6 +1,7 @@
 """Splink on the pairs that this program compares: the yardstick of `registration mpi evaluate`."""
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,8 +32,7 @@ class Splink:
             ) from error
         self._splink = splink
         rows = [_row(index, record) for index, record in enumerate(records)]
-        # Splink cannot learn from a column in which all is one.
-        known = [column for column in _COLUMNS if len({row[column] for row in rows} - {None}) > 1]
+        known = [column for column in _COLUMNS if _teaches([row[column] for row in rows])]
         settings = splink.SettingsCreator(
             link_type="dedupe_only",
             comparisons=[_comparison(column) for column in known],
@@ -41,11 +41,9 @@ class Splink:
         _, linker = self._linker(rows, settings)
         training = linker.training
         training.estimate_u_using_random_sampling(max_pairs=_RANDOM_PAIRS, seed=_SEED)
-        for columns in _TRAINED_ON:
-            if set(columns) <= set(known):
-                training.estimate_parameters_using_expectation_maximisation(
-                    splink.block_on(*columns)
-                )
+        sessions = [columns for columns in _TRAINED_ON if set(columns) <= set(known)]
+        if not sum(_session(training, splink.block_on(*columns)) for columns in sessions):
+            raise CommandError("Splink cannot be trained on this data; leave it out: --no-splink")
         self._model = linker.misc.save_model_to_json()
 
     def weigh(
@@ -65,6 +63,25 @@ class Splink:
         api = self._splink.DuckDBAPI()
         table = api.register(_table(rows))
         return api, self._splink.Linker(table, settings, log_level=logging.ERROR)
+
+
+def _teaches(values: list[str | None]) -> bool:
+    """Whether some values of a column agree and some do not; Splink fails where m would be 0."""
+    counted = Counter(filter(None, values))
+    return len(counted) > 1 and counted.most_common(1)[0][1] > 1
+
+
+def _session(training: Any, rule: Any) -> bool:
+    """Estimate m on the pairs of a rule; whether Splink could.
+
+    It gives up where an m falls to 0, as in made-up data without a typing error in some field. The
+    other rules then have to do.
+    """
+    try:
+        training.estimate_parameters_using_expectation_maximisation(rule)
+    except ValueError:
+        return False
+    return True
 
 
 def _comparison(column: str) -> Any:

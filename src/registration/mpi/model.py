@@ -197,4 +197,4 @@ NEVER = -1000.0
 
 def probability(weight: float) -> float:
     """Return the probability of odds in bits."""
-    return 1.0 / (1.0 + 2.0 ** -max(weight, -1000.0))
+    return 1.0 / (1.0 + float(2.0 ** -max(weight, NEVER)))
