@@ -102,7 +102,7 @@ def test_missing_is_neutral() -> None:
 
 
 def test_twins_share_a_household_and_a_birthday_and_are_not_taken_for_one() -> None:
-    home = {
+    home: dict[str, Any] = {
         "born": "2019-04-09",
         "phone": "0170 1234567",
         "street": "12 High Street",
@@ -121,7 +121,7 @@ def test_twins_share_a_household_and_a_birthday_and_are_not_taken_for_one() -> N
 
 
 def test_two_unnamed_never_match_but_by_an_identifier() -> None:
-    known = {
+    known: dict[str, Any] = {
         "born": "2025-03-09",
         "gender": "male",
         "phone": "0170 1234567",
@@ -144,7 +144,7 @@ def test_two_unnamed_never_match_but_by_an_identifier() -> None:
 
 
 def test_an_anonymous_one_matches_a_named_one_by_identifiers_alone() -> None:
-    known = {"born": "1956-04-09", "phone": "0170 1234567"}
+    known: dict[str, Any] = {"born": "1956-04-09", "phone": "0170 1234567"}
     unknown = patient(name("Ann Smith", use="anonymous"), number="77", **known)
     assert DEFAULT.score(unknown, patient("Smith, Ann", **known)).grade is None
     assert DEFAULT.score(unknown, patient("Smith, Ann", number="78", **known)).grade is None
@@ -154,7 +154,7 @@ def test_an_anonymous_one_matches_a_named_one_by_identifiers_alone() -> None:
 
 
 def test_a_newborn_may_be_the_named_child_of_the_same_day_and_home() -> None:
-    known = {
+    known: dict[str, Any] = {
         "born": "2025-03-09",
         "phone": "0170 1234567",
         "street": "12 High Street",

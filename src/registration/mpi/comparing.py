@@ -90,10 +90,16 @@ def _one_typo(one: str, other: str) -> bool:
 
 def _across_scripts(one: str, other: str) -> str:
     left, right = one.replace(" ", ""), other.replace(" ", "")
-    if likeness(left, right) >= _ALIKE_SOUNDS or skeletons(left) & skeletons(right):
+    if not sounds(one).isdisjoint(sounds(other)) or likeness(left, right) >= _ALIKE_SOUNDS:
         return SOUND
     # characters have readings that no transliteration knows: a name in kanji, and the same in kana
     return MISSING if "Hani" in {script(one), script(other)} else FOREIGN
+
+
+@lru_cache(maxsize=60_000)
+def sounds(name: str) -> frozenset[str]:
+    """Return the skeletons of a folded name: what it has in common with its like in any script."""
+    return frozenset(skeletons(name.replace(" ", "")))
 
 
 def _share_a_word(one: str, other: str) -> bool:
