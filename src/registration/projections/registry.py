@@ -1,6 +1,7 @@
 """The one list of read models, and what a read model is."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Protocol
 
 from psycopg import AsyncConnection
@@ -12,6 +13,7 @@ from registration.projections import (
     changes,
     encounters,
     extension_schemas,
+    matching,
     portraits,
     search,
 )
@@ -56,4 +58,8 @@ READ_MODELS: tuple[ReadModel, ...] = (
     extension_schemas,
     portraits,
     changes,
+    matching,
 )
+
+OWN_PACE: Mapping[str, int] = MappingProxyType({matching.NAME: 50})
+"""Read models that are not fed together with the others, with the most events in a batch."""
