@@ -21,10 +21,12 @@ from starlette.types import ASGIApp
 
 from registration import __version__
 from registration.api import (
+    candidates,
     consents,
     encounters,
     extensions,
     keys,
+    matching,
     operations,
     patients,
     portraits,
@@ -92,6 +94,7 @@ def create_app(
 _OF_THEIR_OWN_SHAPE = {
     Operation.SET_PORTRAIT: portraits.set_portrait,
     Operation.RECORD_DEATH: vital_status.record_death,
+    Operation.DISMISS_CANDIDATE: candidates.dismiss,
 }
 
 
@@ -109,7 +112,10 @@ def _hot_routes() -> list[Route]:
     ]
 
 
-_PARTS = (patients, consents, portraits, extensions, encounters, sync, operations)
+_PARTS = (
+    *(patients, consents, portraits, extensions, encounters),
+    *(matching, candidates, sync, operations),
+)
 
 
 def application(settings: Settings, clock: Callable[[], datetime] | None = None) -> FastAPI:
