@@ -266,13 +266,11 @@ async def _decided(tables: Tables, recorded: RecordedEvent, event: Event) -> Non
 
 
 async def _moved(tables: Tables, recorded: RecordedEvent, survivor_id: UUID | None) -> None:
-    """Take in that a record, with all its faces, is found under another one now, or by itself."""
-    current_id = recorded.stream_id
-    if survivor_id is not None:
-        survivor = await tables.patient(survivor_id)
-        # it is missing here where it was parked
-        current_id = survivor.current_id if survivor else survivor_id
-    faces = await tables.move(recorded.stream_id, survivor_id, current_id)
+    """Take in that a record, with all its faces, is found under another one now, or by itself.
+
+    The survivor of a merge is in use, so it is found under itself.
+    """
+    faces = await tables.move(recorded.stream_id, survivor_id)
     await _settle(tables, await tables.candidates_of(faces), recorded.recorded_at)
 
 

@@ -303,11 +303,11 @@ class Tables:
             [(self.tenant, pair, on, reason, by, at) for pair, on in evidence.items()],
         )
 
-    async def move(self, its_id: UUID, into: UUID | None, current_id: UUID) -> set[UUID]:
+    async def move(self, its_id: UUID, into: UUID | None) -> set[UUID]:
         """Write that a patient was merged, or restored; returns it with all its faces."""
         await self._connection.execute(_MERGE, (into, self.tenant, its_id))
         faces = await self._ids(_FACES, id=its_id)
-        await self._connection.execute(_MOVE, (current_id, self.tenant, list(faces)))
+        await self._connection.execute(_MOVE, (into or its_id, self.tenant, list(faces)))
         return faces
 
     async def move_candidates(self, rows: Sequence[Row]) -> None:
