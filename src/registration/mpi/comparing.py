@@ -17,7 +17,9 @@ CLOSE: Final = "close"
 SIMILAR: Final = "similar"
 PART: Final = "part"
 SOUND: Final = "sound"
+FOREIGN: Final = "foreign"
 SWAPPED: Final = "swapped"
+CROSSED: Final = "crossed"
 TYPO: Final = "typo"
 NEAR: Final = "near"
 PARTIAL: Final = "partial"
@@ -25,8 +27,8 @@ DIFFERENT: Final = "different"
 MISSING: Final = "missing"
 
 LEVELS: Final[dict[str, tuple[str, ...]]] = {
-    "family": (EXACT, CLOSE, SOUND, SWAPPED, PART, SIMILAR, DIFFERENT),
-    "given": (EXACT, NICKNAME, CLOSE, SOUND, SWAPPED, PART, SIMILAR, DIFFERENT),
+    "family": (EXACT, CLOSE, SWAPPED, CROSSED, PART, SIMILAR, DIFFERENT, SOUND, FOREIGN),
+    "given": (EXACT, NICKNAME, CLOSE, SWAPPED, PART, SIMILAR, DIFFERENT, SOUND, FOREIGN),
     "birthDate": (EXACT, SWAPPED, TYPO, NEAR, PARTIAL, DIFFERENT),
     "gender": (EXACT, DIFFERENT),
     "identifier": (EXACT, TYPO, DIFFERENT),
@@ -38,7 +40,12 @@ LEVELS: Final[dict[str, tuple[str, ...]]] = {
     "postalCode": (EXACT, CLOSE, DIFFERENT),
     "state": (EXACT, CLOSE, DIFFERENT),
 }
-"""The levels of each field, beside ``missing``. The order of fields is that of a comparison."""
+"""The levels of each field, beside ``missing``. The order of fields is that of a comparison.
+
+``swapped``: both names agree, each with the other one; ``crossed``: one of them does."""
+
+ACROSS_SCRIPTS: Final = (SOUND, FOREIGN)
+"""Levels of names in different scripts: alike or not. That the scripts differ says nothing."""
 
 ADDRESS_FIELDS: Final = ("houseNumber", "street", "place", "city", "postalCode", "state")
 
@@ -69,18 +76,24 @@ def _unequal_names(one: str, other: str) -> str:
         return _across_scripts(one, other)
     left, right = one.replace(" ", ""), other.replace(" ", "")
     close = JaroWinkler.similarity(left, right)
-    if close >= _CLOSE_WORDS or OSA.distance(left, right, score_cutoff=1) <= (len(left) > 2):
+    if close >= _CLOSE_WORDS or left == right or _one_typo(left, right):
         return CLOSE
     if _share_a_word(one, other):
         return PART
     return SIMILAR if close >= _SIMILAR_WORDS else DIFFERENT
 
 
+def _one_typo(one: str, other: str) -> bool:
+    """Whether one typo makes them one; two letters with one of them wrong are another name."""
+    return max(len(one), len(other)) > 2 and OSA.distance(one, other, score_cutoff=1) == 1
+
+
 def _across_scripts(one: str, other: str) -> str:
     left, right = one.replace(" ", ""), other.replace(" ", "")
     if likeness(left, right) >= _ALIKE_SOUNDS or skeletons(left) & skeletons(right):
         return SOUND
-    return DIFFERENT
+    # characters have readings that no transliteration knows: a name in kanji, and the same in kana
+    return MISSING if "Hani" in {script(one), script(other)} else FOREIGN
 
 
 def _share_a_word(one: str, other: str) -> bool:

@@ -158,6 +158,11 @@ class Model(_Part):
         """The odds that two records taken at random are one person, in bits."""
         return log2(self.match / (1 - self.match))
 
+    def weight(self, a: MatchRecord, b: MatchRecord) -> float:
+        """Return the weight alone of two records, in bits: for many pairs of which few matter."""
+        weighed = self.scorer.weigh(a, b)
+        return NEVER if weighed is None else self._total(weighed)
+
     def score(self, a: MatchRecord, b: MatchRecord) -> Comparison:
         """Compare two records; the order does not matter.
 
@@ -166,15 +171,7 @@ class Model(_Part):
         weighed = self.scorer.weigh(a, b)
         if weighed is None:
             return Comparison(0.0, NEVER, None, {}, dict.fromkeys(FIELDS, MISSING))
-        return self.comparison(weighed)
-
-    def weight(self, weighed: Weighed) -> float:
-        """Return the weight of a pair that was weighed, in bits."""
-        return self.prior + sum(weighed.weights) + weighed.household
-
-    def comparison(self, weighed: Weighed) -> Comparison:
-        """Return what a weighed pair amounts to."""
-        weight = self.weight(weighed)
+        weight = self._total(weighed)
         agreement = {
             field: round(bits, 3)
             for field, level, bits in zip(FIELDS, weighed.levels, weighed.weights, strict=True)
@@ -190,6 +187,9 @@ class Model(_Part):
             dict(zip(FIELDS, weighed.levels, strict=True)),
         )
 
+    def _total(self, weighed: Weighed) -> float:
+        return self.prior + sum(weighed.weights) + weighed.household
+
 
 NEVER = -1000.0
 """The weight of a pair that must not match: less than any sum of disagreements."""
@@ -197,4 +197,4 @@ NEVER = -1000.0
 
 def probability(weight: float) -> float:
     """Return the probability of odds in bits."""
-    return 1.0 / (1.0 + 2.0 ** -max(weight, -1000.0))
+    return 1.0 / (1.0 + float(2.0 ** -max(weight, NEVER)))

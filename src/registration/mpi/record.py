@@ -64,7 +64,7 @@ def record_of(
     names: Sequence[Name | NameInput],
     gender: str,
     birth_date: str | None,
-    birth_date_estimated: bool,  # noqa: FBT001  (the shape of the domain's own members)
+    birth_date_estimated: bool,
     identifiers: Sequence[IdentifierInput],
     telecom: Sequence[ContactPoint],
     addresses: Sequence[Address],

@@ -5,8 +5,10 @@ from typing import NamedTuple
 
 from registration.mpi.comparing import (
     ADDRESS_FIELDS,
+    CROSSED,
     DIFFERENT,
     EXACT,
+    FOREIGN,
     LEVELS,
     MISSING,
     SWAPPED,
@@ -22,6 +24,19 @@ from registration.mpi.record import ANONYMOUS, MatchRecord
 
 FIELDS = tuple(LEVELS)
 _NO_ADDRESS = (0.0, (MISSING,) * 6, (0.0,) * 6)
+_RANKS = {
+    "exact": 8,
+    "nickname": 6,
+    "close": 6,
+    "sound": 5,
+    "swapped": 5,
+    "crossed": 5,
+    "part": 4,
+    "similar": 2,
+    "missing": 1,
+    "different": 0,
+    "foreign": 0,
+}
 _AGREEING = frozenset({"exact", "close", "nickname", "sound"})
 
 
@@ -44,10 +59,10 @@ class Weights:
     __slots__ = ("by_level", "by_value", "usual")
 
     def __init__(self, by_level: Mapping[str, float], by_value: Mapping[str, float]) -> None:
-        most = max(0.0, *[weight for level, weight in by_level.items() if level != EXACT])
-        self.usual = max(by_level[EXACT], 0.0 if by_value else most)
+        self.usual = max(0.0, by_level[EXACT])
         self.by_value = {value: max(0.0, weight) for value, weight in by_value.items()}
-        self.by_level = {**by_level, EXACT: self.usual, MISSING: 0.0}
+        bounded = {level: min(weight, self.usual) for level, weight in by_level.items()}
+        self.by_level = {**bounded, EXACT: self.usual, MISSING: 0.0}
 
     def of(self, level: str, one: str, other: str) -> float:
         """Return the weight of a level that two values were found to agree at."""
@@ -103,7 +118,7 @@ class Scorer:
         telecom_weight = self._telecom[telecom]
         _, address, address_weights = self._addresses(a.addresses, b.addresses)
         household = 0.0
-        if given is DIFFERENT and identifier is not EXACT:
+        if (given is DIFFERENT or given is FOREIGN) and identifier is not EXACT:
             shared = max(0.0, telecom_weight) + sum([w for w in address_weights if w > 0.0])
             household = min(0.0, self._household - shared)
         return Weighed(
@@ -124,14 +139,20 @@ class Scorer:
         if level is not EXACT:
             return None
         levels = [level if field == "identifier" else MISSING for field in FIELDS]
-        weights = [self._weights[field].by_level[at] for field, at in zip(FIELDS, levels, strict=True)]
+        weights = [
+            self._weights[field].by_level[at] for field, at in zip(FIELDS, levels, strict=True)
+        ]
         return Weighed(tuple(levels), tuple(weights), 0.0)
 
     def _names(
         self, a: list[list[str]], b: list[list[str]]
     ) -> tuple[float, str, str, float, float]:
-        """Return the best of all pairs of names: its weight, two levels and their weights."""
-        best = None
+        """Return the best of all pairs of names: its weight, two levels and their weights.
+
+        How well they agree decides, not what that is worth: a name may be common in one script and
+        not listed in the other.
+        """
+        best, highest = None, -1
         for family, given in a:
             for other_family, other_given in b:
                 found = self._straight(family, given, other_family, other_given)
@@ -139,8 +160,9 @@ class Scorer:
                     crossed = self._crossed(family, given, other_family, other_given)
                     if crossed is not None and crossed > found:
                         found = crossed
-                if best is None or found > best:
-                    best = found
+                rank = _RANKS[found[1]] + _RANKS[found[2]]
+                if best is None or rank > highest or (rank == highest and found > best):
+                    best, highest = found, rank
         return best or (0.0, MISSING, MISSING, 0.0, 0.0)
 
     def _straight(
@@ -157,25 +179,25 @@ class Scorer:
     ) -> tuple[float, str, str, float, float] | None:
         """Compare the family name of each with the given name of the other.
 
-        Where only one of the two agrees, the family name counts as swapped, and the given name is
+        Where only one of the two agrees, the family name counts as crossed, and the given name is
         what the other two are to each other: missing or different.
         """
         one, other = name_level(family, other_given), name_level(given, other_family)
         if one in _AGREEING and other in _AGREEING:
-            at_given = SWAPPED
+            at_family = at_given = SWAPPED
             family_weight = self._family.of(SWAPPED, family, other_family)
             given_weight = self._given.of(SWAPPED, given, other_given)
         elif one in _AGREEING or other in _AGREEING:
-            at_given = other if one in _AGREEING else one
+            at_family, at_given = CROSSED, other if one in _AGREEING else one
             if one in _AGREEING:
                 bounds = self._family.exact(family), self._given.exact(other_given)
             else:
                 bounds = self._given.exact(given), self._family.exact(other_family)
-            family_weight = min(self._family.by_level[SWAPPED], *bounds)
+            family_weight = min(self._family.by_level[CROSSED], *bounds)
             given_weight = min(0.0, self._given.by_level[at_given])
         else:
             return None
-        return family_weight + given_weight, SWAPPED, at_given, family_weight, given_weight
+        return family_weight + given_weight, at_family, at_given, family_weight, given_weight
 
     def _addresses(
         self, a: list[list[str]], b: list[list[str]]

@@ -10,11 +10,12 @@ are then weighed down, and u is estimated again.
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import combinations
-from math import prod
+from math import log2, prod
 from random import Random
 
 from registration.mpi.blocking import KINDS, kinds_of_keys
-from registration.mpi.comparing import EXACT, LEVELS, MISSING
+from registration.mpi.comparing import ACROSS_SCRIPTS, LEVELS, MISSING
+from registration.mpi.guess import M, Odds, U
 from registration.mpi.model import (
     WITH_FREQUENCIES,
     FieldModel,
@@ -27,85 +28,60 @@ from registration.mpi.scoring import FIELDS, Scorer
 
 Patterns = Counter[tuple[str, ...]]
 """How many pairs have which levels, in the order of FIELDS."""
-Odds = dict[str, dict[str, float]]
-"""A probability by field and level."""
-
 RANDOM_PAIRS = 300_000
 PAIRS_A_KIND = 60_000
 COMMONEST = 500
 LEAST_COUNT = 20
 """A value held by fewer records is not listed: it would say little, and could tell who is there."""
 ROUNDS, STEPS = 3, 40
+GRADES = {"certain": 0.9999, "probable": 0.99, "possible": 0.5}
+"""The least probability of each grade, where no truth says better."""
+HOUSEHOLD = 6.0
+"""Bits that telecom and address may add where given names differ."""
+_SEED = 1
 LARGEST_BLOCK = 200
-
-# Where estimation starts, and what a level keeps that no pair shows: a guess, weighing one pair.
-_START = {
-    "family": {"exact": 0.85, "close": 0.06, "sound": 0.02, "swapped": 0.03, "part": 0.01,
-               "similar": 0.01, "different": 0.02},
-    "given": {"exact": 0.82, "nickname": 0.02, "close": 0.06, "sound": 0.02, "swapped": 0.03,
-              "part": 0.02, "similar": 0.01, "different": 0.02},
-    "birthDate": {"exact": 0.88, "swapped": 0.03, "typo": 0.04, "near": 0.02, "partial": 0.01,
-                  "different": 0.02},
-    "gender": {"exact": 0.98, "different": 0.02},
-    "identifier": {"exact": 0.9, "typo": 0.07, "different": 0.03},
-    "telecom": {"exact": 0.7, "typo": 0.05, "different": 0.25},
-    "houseNumber": {"exact": 0.8, "close": 0.1, "different": 0.1},
-    "street": {"exact": 0.75, "close": 0.12, "swapped": 0.03, "different": 0.1},
-    "place": {"exact": 0.75, "close": 0.12, "swapped": 0.03, "different": 0.1},
-    "city": {"exact": 0.8, "close": 0.1, "different": 0.1},
-    "postalCode": {"exact": 0.8, "close": 0.1, "different": 0.1},
-    "state": {"exact": 0.85, "close": 0.05, "different": 0.1},
-}  # fmt: skip
-_START_U = {
-    "family": {"exact": 0.002, "close": 0.004, "sound": 0.003, "swapped": 0.001, "part": 0.002,
-               "similar": 0.02, "different": 0.968},
-    "given": {"exact": 0.004, "nickname": 0.001, "close": 0.004, "sound": 0.003, "swapped": 0.001,
-              "part": 0.002, "similar": 0.02, "different": 0.965},
-    "birthDate": {"exact": 5e-5, "swapped": 1e-5, "typo": 5e-4, "near": 0.005, "partial": 0.002,
-                  "different": 0.992435},
-    "gender": {"exact": 0.5, "different": 0.5},
-    "identifier": {"exact": 1e-6, "typo": 1e-5, "different": 0.999989},
-    "telecom": {"exact": 1e-6, "typo": 1e-5, "different": 0.999989},
-    "houseNumber": {"exact": 0.01, "close": 0.1, "different": 0.89},
-    "street": {"exact": 0.001, "close": 0.004, "swapped": 1e-5, "different": 0.99499},
-    "place": {"exact": 0.001, "close": 0.004, "swapped": 1e-5, "different": 0.99499},
-    "city": {"exact": 0.005, "close": 0.005, "different": 0.99},
-    "postalCode": {"exact": 0.001, "close": 0.01, "different": 0.989},
-    "state": {"exact": 0.2, "close": 0.02, "different": 0.78},
-}  # fmt: skip
 
 
 def train(
     records: Sequence[MatchRecord],
     name: str,
-    seed: int = 1,
+    *,
+    guess: float = 1.0,
+    match: float | None = None,
+    rarest: float = 0.0,
     told: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> Model:
     """Return a model estimated from the records, with thresholds by its own probabilities.
 
+    ``guess`` is how many pairs the guess of how often things differ counts for, ``match`` the
+    probability that two records are one person where it is known better than the records show it,
+    ``rarest`` the frequency that no name counts as rarer than.
     The same records in the same order give the same model. ``told`` hears of the progress.
     """
-    model = _assembled(name, _START, _START_U, {}, 1e-4)
+    model = _assembled(name, M, U, {}, 1e-4)
     frequencies = value_frequencies(records)
+    for field in ("family", "given"):
+        if field in frequencies:
+            common, otherwise = frequencies[field]
+            common = {value: f for value, f in common.items() if f > rarest}
+            frequencies[field] = common, max(otherwise, rarest)
     scorer = model.scorer
-    random = Patterns(
-        _levels(scorer, random_pairs(records, RANDOM_PAIRS, seed), told, "random pairs")
-    )
+    random = Patterns(_levels(scorer, random_pairs(records, RANDOM_PAIRS), told, "random pairs"))
     blocked = {
         kind: Patterns(_levels(scorer, pairs, told, kind))
-        for kind, pairs in pairs_by_kind(records, PAIRS_A_KIND, seed).items()
+        for kind, pairs in pairs_by_kind(records, PAIRS_A_KIND).items()
     }
-    m, u = _START, _estimated_u(random, [1.0] * len(random))
-    match = 1e-4
+    m, u = M, _estimated_u(random, [1.0] * len(random))
+    found = 1e-4
     for _ in range(ROUNDS):
-        m = _averaged_m(blocked, m, u)
-        weights, match = _unmatched(random, m, u)
+        m = _averaged_m(blocked, m, u, guess)
+        weights, found = _unmatched(random, m, u)
         u = _estimated_u(random, weights)
-    return _assembled(name, m, u, frequencies, match)
+    return _assembled(name, m, u, frequencies, match or found)
 
 
 def pairs_by_kind(
-    records: Sequence[MatchRecord], most: int, seed: int
+    records: Sequence[MatchRecord], most: int
 ) -> dict[str, list[tuple[MatchRecord, MatchRecord]]]:
     """Return at most ``most`` pairs that share a key of each kind, from all its blocks alike."""
     blocks: dict[str, dict[int, list[int]]] = {kind: defaultdict(list) for kind in KINDS}
@@ -122,16 +98,16 @@ def pairs_by_kind(
                 for pair in combinations(members, 2)
             }
         )
-        Random(seed).shuffle(pairs)  # noqa: S311  (a sample, no secret)
+        Random(_SEED).shuffle(pairs)  # noqa: S311  (a sample, no secret)
         found[kind] = [(records[one], records[other]) for one, other in pairs[:most]]
     return found
 
 
 def random_pairs(
-    records: Sequence[MatchRecord], count: int, seed: int
+    records: Sequence[MatchRecord], count: int
 ) -> Iterator[tuple[MatchRecord, MatchRecord]]:
     """Yield pairs of different records taken at random."""
-    draw = Random(seed).random  # noqa: S311  (a sample, no secret)
+    draw = Random(_SEED).random  # noqa: S311  (a sample, no secret)
     size = len(records)
     for _ in range(count if size > 1 else 0):
         one, step = int(draw() * size), 1 + int(draw() * (size - 1))
@@ -184,33 +160,31 @@ def _levels(
                 yield weighed.levels
 
 
-def _averaged_m(blocked: dict[str, Patterns], m: Odds, u: Odds) -> Odds:
+def _averaged_m(blocked: dict[str, Patterns], m: Odds, u: Odds, guess: float) -> Odds:
     """Return m as the mean of what the kinds of keys say, each for the fields it leaves free."""
-    said: dict[str, list[tuple[float, dict[str, float]]]] = defaultdict(list)
+    said: dict[str, list[dict[str, float]]] = defaultdict(list)
     for kind, patterns in blocked.items():
         free = [at for at, field in enumerate(FIELDS) if field not in KINDS[kind]]
         counted: Patterns = Counter()
         for levels, count in patterns.items():
             counted[tuple([levels[at] for at in free])] += count
         fields = [FIELDS[at] for at in free]
-        for field, (matches, by_level) in _expectation_maximisation(counted, fields, m, u).items():
-            said[field].append((matches, by_level))
-    return {
-        field: _smoothed(
-            {
-                level: sum(by_level.get(level, 0.0) for _, by_level in said[field])
-                for level in LEVELS[field]
-            },
-            _START[field],
-        )
+        for field, by_level in _expectation_maximisation(counted, fields, m, u).items():
+            said[field].append(by_level)
+    totals = {
+        field: {
+            level: sum(by_level.get(level, 0.0) for by_level in said[field])
+            for level in LEVELS[field]
+        }
         for field in FIELDS
     }
+    return {field: _estimated_m(field, totals[field], u, guess) for field in FIELDS}
 
 
 def _expectation_maximisation(
     patterns: Patterns, fields: Sequence[str], m: Odds, u: Odds
-) -> dict[str, tuple[float, dict[str, float]]]:
-    """Return, by field, how many of the pairs are matches, and of these how many at each level.
+) -> dict[str, dict[str, float]]:
+    """Return, by field, how many of the pairs that are matches are expected at each level.
 
     u stays; m and the share of matches are estimated.
     """
@@ -225,12 +199,10 @@ def _expectation_maximisation(
             for field, level in zip(fields, levels, strict=True):
                 counts[field][level] += expected
         before, share = share, min(0.999, max(1e-6, matches / max(1, patterns.total())))
-        m = {**m, **{field: _smoothed(counts[field], _START[field]) for field in fields}}
+        m = {**m, **{field: _estimated_m(field, counts[field], u) for field in fields}}
         if abs(before - share) < 1e-5 * before:
             break
-    return {
-        field: (sum(by_level.values()), dict(by_level)) for field, by_level in counts.items()
-    }
+    return counts
 
 
 def _matching(
@@ -256,19 +228,46 @@ def _unmatched(random: Patterns, m: Odds, u: Odds) -> tuple[list[float], float]:
     return [1 - p for p in found], share
 
 
+def _estimated_m(
+    field: str, counts: dict[str, float], u: Odds, guess: float = 1.0
+) -> dict[str, float]:
+    """Return m by level. What two scripts have in common is compared with its like alone.
+
+    How often the records of one person are in two scripts depends on the place, not on the person:
+    the two levels across scripts get the share of pairs that they have in u.
+    """
+    across = [level for level in ACROSS_SCRIPTS if level in LEVELS[field]]
+    m = _smoothed(counts, M[field], guess)
+    if not across:
+        return m
+    within = _smoothed(
+        {level: counts.get(level, 0.0) for level in across},
+        {level: M[field][level] * 50 for level in across},
+        guess,
+    )
+    share = sum(u[field][level] for level in across)
+    rest = sum(m[level] for level in m if level not in across)
+    return {
+        level: _bounded(within[level] * share if level in within else p / rest * (1 - share))
+        for level, p in m.items()
+    }
+
+
 def _estimated_u(random: Patterns, weights: Sequence[float]) -> Odds:
     counts: dict[str, dict[str, float]] = {field: defaultdict(float) for field in FIELDS}
     for (levels, count), weight in zip(random.items(), weights, strict=True):
         for field, level in zip(FIELDS, levels, strict=True):
             counts[field][level] += count * weight
-    return {field: _smoothed(counts[field], _START_U[field]) for field in FIELDS}
+    return {field: _smoothed(counts[field], U[field]) for field in FIELDS}
 
 
-def _smoothed(counts: dict[str, float], guess: dict[str, float]) -> dict[str, float]:
-    """Return probabilities by level; the guess counts as much as one pair."""
-    total = sum(count for level, count in counts.items() if level != MISSING) + 1.0
+def _smoothed(
+    counts: dict[str, float], guess: dict[str, float], pairs: float = 1.0
+) -> dict[str, float]:
+    """Return probabilities by level; the guess counts for as many pairs."""
+    total = sum(count for level, count in counts.items() if level != MISSING) + pairs
     return {
-        level: _bounded((counts.get(level, 0.0) + share) / total)
+        level: _bounded((counts.get(level, 0.0) + pairs * share) / total)
         for level, share in guess.items()
     }
 
@@ -276,6 +275,10 @@ def _smoothed(counts: dict[str, float], guess: dict[str, float]) -> dict[str, fl
 def _bounded(probability: float) -> float:
     """Return a probability that is neither 0 nor 1, with the digits that say something."""
     return float(f"{min(0.9999, max(1e-9, probability)):.4g}")
+
+
+def _bits(probability: float) -> float:
+    return round(log2(probability / (1 - probability)), 3)
 
 
 def _assembled(
@@ -297,7 +300,7 @@ def _assembled(
         name=name,
         version=1,
         match=_bounded(match),
-        household=6.0,
-        thresholds=Thresholds(certain=10.0, probable=3.0, possible=-3.0),
+        household=HOUSEHOLD,
+        thresholds=Thresholds(**{grade: _bits(p) for grade, p in GRADES.items()}),
         fields=fields,
     )
