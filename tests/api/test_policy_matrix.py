@@ -12,7 +12,7 @@ import httpx
 import pytest
 from tests.service import ADA, CARD, Desk, Service, new_id, picture, place, problem, succeeded
 
-from registration.domain.contract import RULES, Operation, Rule, Version
+from registration.domain.contract import RULES, Operation, Resource, Rule, Version
 from registration.domain.encounter import ARRIVAL, BETWEEN, FINISH, OTHER_END
 from registration.domain.handlers import HANDLERS
 
@@ -90,6 +90,14 @@ def encounter_in(*statuses: str) -> Callable[[Desk], Record]:
 def moved(desk: Desk, record: Record, to: str) -> Record:
     path = f"/v1/encounters/{record['id']}/transitions"
     return succeeded(desk.post(path, {"to": to}, If_Match=f'"{record["version"]}"'))
+
+
+def a_possible_duplicate(desk: Desk) -> Record:
+    succeeded(desk.register())
+    position = desk.register().headers["x-log-position"]
+    found = succeeded(desk.get("/v1/mpi/candidates", params={"minPosition": position}))
+    record: Record = found["items"][0]
+    return record
 
 
 def someone_else_edits(desk: Desk, record: Record) -> None:
@@ -247,6 +255,9 @@ SCENES: dict[tuple[Operation, str], Scene] = {
     (Operation.TRANSITION_ENCOUNTER, OTHER_END): transition(
         encounter_in("planned", "arrived"), "cancelled", "triaged"
     ),
+    (Operation.DISMISS_CANDIDATE, ""): Scene(
+        "POST", "/v1/mpi/candidates/{id}/dismissal", REASON, a_possible_duplicate
+    ),
     (Operation.PUBLISH_SCHEMA, ""): Scene(
         "POST",
         "/v1/extension-schemas/{schema}/versions",
@@ -266,7 +277,9 @@ BUILT = [rule for rule in RULES if rule.operation in HANDLERS]
 
 @pytest.mark.parametrize("rule", RULES, ids=name_of)
 def test_every_row_has_a_scene_but_the_merge_decisions(rule: Rule) -> None:
-    assert ((rule.operation, rule.case) in SCENES) is not rule.operation.startswith("mpi.")
+    is_a_merge = rule.resource is Resource.MERGE_DECISION
+    is_a_merge = is_a_merge and rule.operation is not Operation.DISMISS_CANDIDATE
+    assert ((rule.operation, rule.case) in SCENES) is not is_a_merge
 
 
 @pytest.fixture
