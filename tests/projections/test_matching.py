@@ -415,7 +415,7 @@ HISTORIES = st.builds(
 """Four patients of one clinic and one of the other, and what becomes of them."""
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(steps=HISTORIES, cuts=st.lists(st.integers(0, 120), max_size=6))
 def test_the_rows_follow_from_the_log_however_it_was_cut(
     law_url: str, steps: list[Step], cuts: list[int]

@@ -222,13 +222,13 @@ async def _changed(tables: Tables, recorded: RecordedEvent, state: PatientState)
     record = match_record(state)
     mine = Seen(its_id, before.current_id if before else its_id, encode(record))
     row = patient_row(tables.tenant, its_id, recorded.version, at, state, mine.data)
-    await tables.write_patient(row)
     if before is not None and before.data == mine.data:
+        await tables.write_patient(row)
         return
-    keys = block_keys(record)
-    await tables.write_blocks(its_id, block_keys(before.record) if before else (), keys)
+    old = block_keys(before.record) if before else ()
+    around = await tables.write_and_look_around(row, old, block_keys(record))
+    near = {each.id: each for each in around}
     known = {each.id: each for each in await tables.partners(its_id)} if before else {}
-    near = {each.id: each for each in await tables.near(its_id, keys)}
     pairs = _compared(mine, (near | known).values())
     gone = [pair for pair in pairs if pair.made.grade is None and pair.partner.id in known]
     await tables.remove([pair.id for pair in gone])

@@ -46,7 +46,8 @@ SELECT id, current_id, record FROM patient WHERE tenant = %s AND id = %s
 _WRITE_PATIENT: LiteralString = """
 INSERT INTO patient AS p (tenant, id, version, current_id, merged_into, changed_at, display,
                           birth_date, gender, facility, record)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+VALUES (%(tenant)s, %(id)s, %(version)s, %(id)s, NULL, %(at)s, %(display)s, %(birth_date)s,
+        %(gender)s, %(facility)s, %(record)s)
     ON CONFLICT (tenant, id) DO UPDATE
    SET version = excluded.version, display = excluded.display, birth_date = excluded.birth_date,
        gender = excluded.gender, facility = excluded.facility, record = excluded.record,
@@ -58,7 +59,7 @@ _DELETE_BLOCKS: LiteralString = """
 DELETE FROM block WHERE tenant = %s AND key = ANY(%s) AND patient_id = %s
 """
 _WRITE_BLOCKS: LiteralString = """
-INSERT INTO block (tenant, key, patient_id) SELECT %s, unnest(%s::int8[]), %s
+INSERT INTO block (tenant, key, patient_id) SELECT %(tenant)s, unnest(%(come)s::int8[]), %(id)s
     ON CONFLICT DO NOTHING
 """
 _PARTNERS: LiteralString = """
@@ -165,18 +166,28 @@ SELECT {columns}
 """
 
 
-_NEAR = nearest("", "p.id, p.current_id, p.record")
+# In one round trip: nearly every event of the log is such a one.
+_WRITE_AND_LOOK_AROUND: LiteralString = (
+    f"WITH patient_written AS ({_WRITE_PATIENT}), blocks_written AS ({_WRITE_BLOCKS})"
+    + nearest("", "p.id, p.current_id, p.record")
+)
 
 
 def patient_row(
     tenant: str, its_id: UUID, version: int, at: datetime, state: PatientState, record: bytes
-) -> Row:
+) -> dict[str, Any]:
     """Return the row of ``patient`` of one that is merged into no other."""
-    shown = orjson.dumps(display(state.names)).decode()
-    return (
-        *(tenant, its_id, version, its_id, None, at),
-        *(shown, state.birth_date, state.gender, state.facility, record),
-    )
+    return {
+        "tenant": tenant,
+        "id": its_id,
+        "version": version,
+        "at": at,
+        "display": orjson.dumps(display(state.names)).decode(),
+        "birth_date": state.birth_date,
+        "gender": state.gender,
+        "facility": state.facility,
+        "record": record,
+    }
 
 
 class Seen(NamedTuple):
@@ -240,10 +251,6 @@ class Tables:
         row = await cursor.fetchone()
         return Seen(*row) if row else None
 
-    async def near(self, its_id: UUID, keys: Sequence[int]) -> list[Seen]:
-        """Return the patients that share most of the keys with one."""
-        return await self._seen(_NEAR, keys=keys, id=its_id)
-
     async def partners(self, its_id: UUID) -> list[Seen]:
         """Return the patients that one is a candidate with."""
         return await self._seen(_PARTNERS, id=its_id)
@@ -269,21 +276,23 @@ class Tables:
             for its_id, one, other, *rest in await cursor.fetchall()
         ]
 
-    async def write_patient(self, row: Row) -> None:
+    async def write_patient(self, row: Mapping[str, Any]) -> None:
         """Write a patient as it is now; where it is found stays as it was."""
         await self._connection.execute(_WRITE_PATIENT, row)
+
+    async def write_and_look_around(
+        self, row: Mapping[str, Any], old: Sequence[int], keys: Sequence[int]
+    ) -> list[Seen]:
+        """Write a patient and its keys; returns the patients that share most of these."""
+        if gone := sorted({*old} - {*keys}):
+            await self._connection.execute(_DELETE_BLOCKS, (self.tenant, gone, row["id"]))
+        come = sorted({*keys} - {*old})
+        return await self._seen(_WRITE_AND_LOOK_AROUND, **row, come=come, keys=keys)
 
     async def write_versions(self, versions: Mapping[UUID, int]) -> None:
         """Write the versions of patients that changed in nothing else."""
         rows = [(version, self.tenant, its_id) for its_id, version in versions.items()]
         await self._each(_WRITE_VERSION, rows)
-
-    async def write_blocks(self, its_id: UUID, old: Sequence[int], new: Sequence[int]) -> None:
-        """Exchange a patient's keys."""
-        if gone := sorted({*old} - {*new}):
-            await self._connection.execute(_DELETE_BLOCKS, (self.tenant, gone, its_id))
-        if come := sorted({*new} - {*old}):
-            await self._connection.execute(_WRITE_BLOCKS, (self.tenant, come, its_id))
 
     async def write_candidates(self, rows: Sequence[dict[str, Any]]) -> None:
         """Write pairs as they compare; new ones are open, others what they were."""
