@@ -442,6 +442,31 @@ def test_the_rows_follow_from_the_log_however_it_was_cut(
     asyncio.run(scenario())
 
 
+def test_no_event_reads_a_whole_table(law_url: str) -> None:
+    clinics = Clinics.of(many(40))
+
+    async def scans(found: ReadModel) -> list[TupleRow]:
+        await found.connection.execute("SELECT pg_stat_force_next_flush()")
+        cursor = await found.connection.execute(
+            "SELECT relname, seq_scan FROM pg_stat_user_tables WHERE schemaname = 'matching'"
+            " ORDER BY relname"
+        )
+        return await cursor.fetchall()
+
+    async def scenario() -> None:
+        async with connected(law_url) as found:
+            await found.clear()
+            await found.store(clinics.log)
+            await found.take(clinics.log[:10])
+            # what is known to be small is the more tempting
+            await found.connection.execute("ANALYZE")
+            before = await scans(found)
+            await found.take(*([event] for event in clinics.log[10:]))
+            assert await scans(found) == before
+
+    asyncio.run(scenario())
+
+
 @asynccontextmanager
 async def followed(url: str) -> AsyncIterator[None]:
     """Let a runner feed the read model."""

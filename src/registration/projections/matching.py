@@ -15,8 +15,10 @@ A record that was merged away stays a further face of its survivor: it is still 
 
 Each event is taken in by itself, in the order of the log: so the rows depend on the log alone, not
 on how it was cut into batches. What one event may cost is bounded by ``MOST_COMPARED`` and
-``MOST_RAISED``. The matcher is part of the rows: ``VERSION`` is raised when it changes.
-Queries are in ``matching_query``.
+``MOST_RAISED``, and by the pairs that a record is of already. The matcher is part of what the rows
+depend on: ``VERSION`` is raised when it changes.
+
+Queries are in ``matching_query`` and ``matching_queue``.
 """
 
 from collections.abc import Container, Iterable, Sequence
@@ -200,6 +202,7 @@ def _compared(mine: Seen, partners: Iterable[Seen]) -> list[_Pair]:
 async def apply(connection: Connection, events: Sequence[RecordedEvent]) -> None:
     """Take in events of one tenant."""
     tables = Tables(connection, events[0].tenant)
+    await tables.read_by_keys()
     states = await tables.states_before(events, [kind.TOPIC for kind in _CHANGES])
     versions: dict[UUID, int] = {}
     for recorded in events:

@@ -37,7 +37,8 @@ class Match(NamedTuple):
 async def near(connection: Connection, tenant: str, keys: Sequence[int]) -> list[Near]:
     """Return the patients that share most of the block keys: one round trip."""
     asked = {"tenant": tenant, "keys": list(keys), "id": None}
-    cursor = await connection.execute(_NEAREST, asked, binary=True)
+    # planned each time: a plan from when the tables were small would be kept for good
+    cursor = await connection.execute(_NEAREST, asked, binary=True, prepare=False)
     return [Near(*row) for row in await cursor.fetchall()]
 
 

@@ -1,7 +1,7 @@
 """How the tables of the matching read model are read and written.
 
-Every lookup has one possible plan, LATERAL with OFFSET 0 or the whole of a key, so that a plan made
-while the tables were empty stays right when they are not.
+Every lookup has one possible plan, so that one made while the tables were empty stays right when
+they are not: LATERAL with OFFSET 0 fixes the order, and scans of whole tables are ruled out.
 """
 
 # ruff: noqa: S608  (statements are put together from constants of these modules alone)
@@ -223,6 +223,10 @@ class Tables:
     def __init__(self, connection: Connection, tenant: str) -> None:
         self._connection = connection
         self.tenant = tenant
+
+    async def read_by_keys(self) -> None:
+        """Rule scans of whole tables out, to the end of the transaction."""
+        await self._connection.execute("SET LOCAL enable_seqscan = off")
 
     async def states_before(
         self, events: Sequence[RecordedEvent], topics: Sequence[str]
