@@ -50,7 +50,7 @@ class Queue:
         return its_id
 
     def candidates(self) -> list[tuple[Any, ...]]:
-        """Return (id, pair, current pair, status, raised_at, score, grade, evidence), by id."""
+        """Return rows of (id, pair, current pair, status, raised_at, facilities, score, grade, on)."""
         return sorted(
             (
                 candidate_id(*pair),
@@ -58,6 +58,7 @@ class Queue:
                 *ordered(*map(self.current, pair)),
                 row.status,
                 row.raised_at,
+                sorted({f for each in pair if (f := self.states[each].facility) is not None}),
                 row.made.score,
                 row.made.grade,
                 evidence_of(row.made),

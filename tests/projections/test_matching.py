@@ -103,7 +103,8 @@ class ReadModel:
         return await self.of(
             tenant,
             "candidate",
-            "id, one, other, current_one, current_other, status, raised_at, score, grade, evidence",
+            "id, one, other, current_one, current_other, status, raised_at, facilities, score,"
+            " grade, evidence",
         )
 
 

@@ -117,6 +117,7 @@ CREATE TABLE candidate (
     current_other uuid NOT NULL,
     status        text COLLATE "C" NOT NULL,
     raised_at     timestamptz NOT NULL,
+    facilities    text[] COLLATE "C" NOT NULL,
     score         float8 NOT NULL,
     weight        float8 NOT NULL,
     grade         text COLLATE "C" NOT NULL,
@@ -227,6 +228,7 @@ async def _changed(tables: Tables, recorded: RecordedEvent, state: PatientState)
     row = patient_row(tables.tenant, its_id, recorded.version, at, state, mine.data)
     if before is not None and before.data == mine.data:
         await tables.write_patient(row)
+        await _settle(tables, await tables.candidates_of([its_id]), at)
         return
     old = block_keys(before.record) if before else ()
     around = await tables.write_and_look_around(row, old, block_keys(record))
@@ -302,7 +304,7 @@ async def _dismissed(
 
 
 async def _settle(tables: Tables, ids: Iterable[UUID], at: datetime) -> None:
-    """Bring pairs up to date with merges and dismissals; ``at`` is when what changes them was."""
+    """Bring pairs up to date with merges, dismissals and facilities; ``at`` is when that was."""
     moved = []
     for pair in await tables.standings(ids):
         current = ordered(pair.one_now, pair.other_now)
@@ -313,6 +315,7 @@ async def _settle(tables: Tables, ids: Iterable[UUID], at: datetime) -> None:
             status = "dismissed"
         elif pair.status == "dismissed":
             raised_at = at  # something speaks for it that nobody has looked at
-        if (current, status, raised_at) != (pair.current, pair.status, pair.raised_at):
-            moved.append((*current, status, raised_at, pair.id))
+        now = (current, status, raised_at, pair.facilities_now)
+        if now != (pair.current, pair.status, pair.raised_at, pair.facilities):
+            moved.append((*current, *now[1:], pair.id))
     await tables.move_candidates(moved)

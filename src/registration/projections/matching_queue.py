@@ -152,16 +152,15 @@ SELECT of.*
 """
 _BEST: LiteralString = """
 (c.status = 'merged' OR (
-    SELECT true FROM matching.candidate AS b
-     WHERE b.tenant = c.tenant AND b.current_one = c.current_one
-       AND b.current_other = c.current_other AND b.status = c.status
+    SELECT true
+      FROM (SELECT * FROM matching.candidate AS of
+             WHERE of.tenant = c.tenant AND of.current_one = c.current_one
+               AND of.current_other = c.current_other OFFSET 0) AS b
+     WHERE b.status = c.status
        AND (-b.score, b.raised_at, b.id) < (-c.score, c.raised_at, c.id)
      LIMIT 1) IS NULL)
 """
-_AT_FACILITY: LiteralString = """
-(SELECT true FROM matching.patient AS p
-  WHERE p.tenant = c.tenant AND p.id IN (c.one, c.other) AND p.facility = %(facility)s LIMIT 1)
-"""
+_AT_FACILITY: LiteralString = "%(facility)s = ANY(c.facilities)"
 _COUNTS: LiteralString = """
 SELECT c.status, c.grade, count(*), min(c.raised_at)
   FROM matching.candidate AS c
@@ -170,7 +169,7 @@ SELECT c.status, c.grade, count(*), min(c.raised_at)
 
 async def candidates(connection: Connection, query: CandidateQuery) -> list[Candidate]:
     """Return pairs by their score, of one score the oldest first."""
-    where: LiteralString = f"c.status = %(status)s AND {_BEST}"
+    where: LiteralString = "c.status = %(status)s"
     if query.grade is not None:
         where += " AND c.grade = %(grade)s"
     if query.min_score is not None:
@@ -179,6 +178,7 @@ async def candidates(connection: Connection, query: CandidateQuery) -> list[Cand
         where += f" AND {_AT_FACILITY}"
     if query.after is not None:
         where += " AND (-c.score, c.raised_at, c.id) > (-%(score)s::float8, %(raised_at)s, %(id)s)"
+    where += f" AND {_BEST}"
     source = _ALL if query.patient_id is None else _OF_PATIENT
     page = _shown(f"""
 SELECT c.* FROM ({source}) AS c
@@ -210,10 +210,8 @@ class Count(NamedTuple):
 
 async def counts(connection: Connection, tenant: str, facility: str | None) -> list[Count]:
     """Count what the lists show, of one facility or of all."""
-    query = _COUNTS + _BEST
-    if facility is not None:
-        query += f" AND {_AT_FACILITY}"
-    query += " GROUP BY c.status, c.grade"
+    where = _BEST if facility is None else f"{_AT_FACILITY} AND {_BEST}"
+    query = f"{_COUNTS}{where} GROUP BY c.status, c.grade"
     asked = {"tenant": tenant, "facility": facility}
     cursor = await connection.execute(query, asked, prepare=False)
     return [Count(*row) for row in await cursor.fetchall()]

@@ -77,9 +77,9 @@ SELECT p.id, p.current_id, p.record
 """
 _WRITE_CANDIDATE: LiteralString = """
 INSERT INTO candidate (tenant, id, one, other, current_one, current_other, status, raised_at,
-                       score, weight, grade, agreement, levels, evidence)
+                       facilities, score, weight, grade, agreement, levels, evidence)
 VALUES (%(tenant)s, %(id)s, %(one)s, %(other)s, %(one)s, %(other)s, 'open', %(at)s,
-        %(score)s, %(weight)s, %(grade)s, %(agreement)s, %(levels)s, %(evidence)s)
+        '{}', %(score)s, %(weight)s, %(grade)s, %(agreement)s, %(levels)s, %(evidence)s)
     ON CONFLICT (tenant, id) DO UPDATE
    SET score = excluded.score, weight = excluded.weight, grade = excluded.grade,
        agreement = excluded.agreement, levels = excluded.levels, evidence = excluded.evidence
@@ -93,24 +93,25 @@ VALUES (%s, %s, %s, %s, %s, %s)
        dismissed_by = excluded.dismissed_by, dismissed_at = excluded.dismissed_at
 """
 _STANDINGS: LiteralString = """
-SELECT c.id, c.current_one, c.current_other, c.status, c.raised_at, c.evidence,
-       one.current_id, other.current_id, d.evidence
+SELECT c.id, c.current_one, c.current_other, c.status, c.raised_at, c.facilities, c.evidence,
+       one.current_id, other.current_id, one.facility, other.facility, d.evidence
   FROM unnest(%(ids)s::uuid[]) AS asked (id)
  CROSS JOIN LATERAL (
     SELECT * FROM candidate WHERE tenant = %(tenant)s AND candidate.id = asked.id OFFSET 0
  ) AS c
  CROSS JOIN LATERAL (
-    SELECT current_id FROM patient WHERE tenant = %(tenant)s AND patient.id = c.one OFFSET 0
+    SELECT * FROM patient WHERE tenant = %(tenant)s AND patient.id = c.one OFFSET 0
  ) AS one
  CROSS JOIN LATERAL (
-    SELECT current_id FROM patient WHERE tenant = %(tenant)s AND patient.id = c.other OFFSET 0
+    SELECT * FROM patient WHERE tenant = %(tenant)s AND patient.id = c.other OFFSET 0
  ) AS other
   LEFT JOIN LATERAL (
     SELECT evidence FROM dismissal WHERE tenant = %(tenant)s AND candidate_id = c.id OFFSET 0
  ) AS d ON true
 """
 _MOVE_CANDIDATE: LiteralString = """
-UPDATE candidate SET current_one = %s, current_other = %s, status = %s, raised_at = %s
+UPDATE candidate SET current_one = %s, current_other = %s, status = %s, raised_at = %s,
+       facilities = %s
  WHERE tenant = %s AND id = %s
 """
 _MERGE: LiteralString = "UPDATE patient SET merged_into = %s WHERE tenant = %s AND id = %s"
@@ -210,11 +211,20 @@ class Standing(NamedTuple):
     current: tuple[UUID, UUID]
     status: str
     raised_at: datetime
+    facilities: list[str]
     evidence: str
     one_now: UUID
     other_now: UUID
+    one_facility: str | None
+    other_facility: str | None
     dismissed: str | None
     """The evidence that it was dismissed on last."""
+
+    @property
+    def facilities_now(self) -> list[str]:
+        """The facilities of both records, each once."""
+        both = {self.one_facility, self.other_facility}
+        return sorted(facility for facility in both if facility is not None)
 
 
 class Tables:
@@ -324,8 +334,8 @@ class Tables:
         return faces
 
     async def move_candidates(self, rows: Sequence[Row]) -> None:
-        """Write (current_one, current_other, status, raised_at, id) of pairs."""
-        await self._each(_MOVE_CANDIDATE, [(*row[:4], self.tenant, row[4]) for row in rows])
+        """Write (current_one, current_other, status, raised_at, facilities, id) of pairs."""
+        await self._each(_MOVE_CANDIDATE, [(*row[:5], self.tenant, row[5]) for row in rows])
 
     async def _seen(self, query: LiteralString, **asked: Any) -> list[Seen]:
         asked["tenant"] = self.tenant
