@@ -50,7 +50,7 @@ class Queue:
         return its_id
 
     def candidates(self) -> list[tuple[Any, ...]]:
-        """Return rows of (id, pair, current pair, status, raised_at, facilities, score, grade, on)."""
+        """Return (id, pair, current pair, status, raised_at, facilities, score, grade, digest)."""
         return sorted(
             (
                 candidate_id(*pair),
