@@ -27,7 +27,7 @@ from registration.api.mpi_wire import (
 from registration.api.openapi import problems
 from registration.api.reading import (
     AggregateId,
-    Moment,
+    Freshness,
     Page,
     from_view,
     json_answer,
@@ -126,7 +126,7 @@ def _after(cursor: str | None) -> Place | None:
     return place
 
 
-class CountSearch(Moment):
+class CountSearch(Freshness):
     """What to count."""
 
     facility: Annotated[Facility | None, Field(description="That of either record")] = None
@@ -179,7 +179,7 @@ async def get_candidate(
     request: Request,
     caller: MatchReader,
     candidate_id: AggregateId,
-    query: Annotated[Moment, Query()],
+    query: Annotated[Freshness, Query()],
 ) -> Response:
     """Return a pair with what each field says and, with patient:read, where the records differ."""
     found = await _found(request, caller, candidate_id, query.min_position)

@@ -12,7 +12,7 @@ from registration.api.command_table import JSON
 from registration.api.json_body import parse
 from registration.api.mpi_wire import Matched, MatchQuery
 from registration.api.openapi import problems
-from registration.api.reading import Moment, from_view, json_answer
+from registration.api.reading import Freshness, from_view, json_answer
 from registration.api.requests import MatchReader, read_body, services
 from registration.domain.dates import confirm_birth_date
 from registration.domain.validation import validated
@@ -24,7 +24,7 @@ from registration.projections.matching_query import best, near
 router = APIRouter(tags=["mpi"])
 
 
-class MatchPage(Moment):
+class MatchPage(Freshness):
     """How many to name, and how recent the answer has to be."""
 
     limit: Annotated[int, Field(ge=1, le=50)] = 10

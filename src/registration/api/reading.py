@@ -166,8 +166,8 @@ async def from_view(
     return await detached(found())
 
 
-class Moment(BaseModel):
-    """The parameter of every query of a read model."""
+class Freshness(BaseModel):
+    """The parameter of every query of a read model: what the answer has to include."""
 
     model_config = ConfigDict(extra="forbid", alias_generator=to_camel, hide_input_in_errors=True)
 
@@ -184,7 +184,7 @@ class Moment(BaseModel):
         return value
 
 
-class Page(Moment):
+class Page(Freshness):
     """The parameters of every list."""
 
     limit: Annotated[int, Field(ge=1, le=200)] = 50
