@@ -16,6 +16,7 @@ from benchmarks import (
     imports,
     limit,
     machine,
+    matching,
     projection,
     results,
     search_http,
@@ -36,6 +37,7 @@ PARTS: dict[str, Callable[[Bench], None]] = {
     "projection": projection.run,
     "imports": imports.run,
     "search": search_http.run,
+    "matching": matching.run,
     "sync": sync.run,
 }
 

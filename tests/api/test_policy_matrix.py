@@ -92,6 +92,14 @@ def moved(desk: Desk, record: Record, to: str) -> Record:
     return succeeded(desk.post(path, {"to": to}, If_Match=f'"{record["version"]}"'))
 
 
+def a_possible_duplicate(desk: Desk) -> Record:
+    succeeded(desk.register())
+    position = desk.register().headers["x-log-position"]
+    found = succeeded(desk.get("/v1/mpi/candidates", params={"minPosition": position}))
+    record: Record = found["items"][0]
+    return record
+
+
 def someone_else_edits(desk: Desk, record: Record) -> None:
     version = f'"{record["version"]}"'
     succeeded(desk.patch(f"{place(record)}/demographics", {"gender": "other"}, If_Match=version))
@@ -279,6 +287,9 @@ SCENES: dict[tuple[Operation, str], Scene] = {
         "POST", "/v1/mpi/merges/{id}/rejection", REASON, a_proposal
     ),
     (Operation.UNMERGE, ""): Scene("POST", "/v1/mpi/merges/{id}/unmerge", REASON, a_merge),
+    (Operation.DISMISS_CANDIDATE, ""): Scene(
+        "POST", "/v1/mpi/candidates/{id}/dismissal", REASON, a_possible_duplicate
+    ),
     (Operation.PUBLISH_SCHEMA, ""): Scene(
         "POST",
         "/v1/extension-schemas/{schema}/versions",

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from uuid import uuid4
 
+import pytest
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 from tests.eventstore.given import TENANT, fill, next_of_kin, open_store, registered, stored
@@ -20,7 +21,7 @@ from tests.projections.test_runner import (
 
 from registration.domain.events import Event, NextOfKinAdded
 from registration.eventstore.records import RecordedEvent
-from registration.projections import rebuild
+from registration.projections import rebuild, runner
 
 
 class Second(Tally):
@@ -31,6 +32,7 @@ class Second(Tally):
     def __init__(self) -> None:
         super().__init__()
         self.decoded: list[Event] = []
+        self.batches: list[int] = []
         self.free = asyncio.Event()
         self.free.set()
 
@@ -39,6 +41,7 @@ class Second(Tally):
     ) -> None:
         await self.free.wait()
         self.decoded += [event.event for event in events]
+        self.batches.append(len(events))
         await super().apply(connection, events)
 
 
@@ -107,6 +110,27 @@ def test_a_broken_one_does_not_hold_the_other_up(database_url: str) -> None:
             await wait_for(database_url, 30, name="second")
         await assert_exactly_once(database_url, 30)
         assert len(await seen(database_url, "second")) == 30
+
+    asyncio.run(scenario())
+
+
+def test_one_with_a_pace_of_its_own_is_waited_for_by_nobody(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        slow = Second()
+        slow.free.clear()
+        monkeypatch.setattr(runner, "OWN_PACE", {slow.NAME: 7})
+        async with open_store(database_url) as store, running(database_url, Tally(), slow):
+            for count in (10, 20):
+                await fill(store, 10)
+                await wait_for(database_url, count)
+            assert await seen(database_url, "second") == []
+            slow.free.set()
+            await wait_for(database_url, 20, name="second")
+        assert slow.batches == [7, 7, 6]
+        await assert_exactly_once(database_url, 20)
+        assert len(await seen(database_url, "second")) == 20
 
     asyncio.run(scenario())
 

@@ -21,10 +21,12 @@ from starlette.types import ASGIApp
 
 from registration import __version__
 from registration.api import (
+    candidates,
     consents,
     encounters,
     extensions,
     keys,
+    matching,
     merges,
     operations,
     patients,
@@ -96,6 +98,7 @@ _OF_THEIR_OWN_SHAPE = {
     Operation.OPEN_ENCOUNTER: encounters.carry_out,
     Operation.TRANSITION_ENCOUNTER: encounters.carry_out,
     Operation.UNMERGE: merges.unmerge,
+    Operation.DISMISS_CANDIDATE: candidates.dismiss,
 }
 
 
@@ -113,7 +116,10 @@ def _hot_routes() -> list[Route]:
     ]
 
 
-_PARTS = (patients, consents, portraits, extensions, encounters, merges, sync, operations)
+_PARTS = (
+    *(patients, consents, portraits, extensions, encounters),
+    *(matching, candidates, merges, sync, operations),
+)
 
 
 def application(settings: Settings, clock: Callable[[], datetime] | None = None) -> FastAPI:
