@@ -12,7 +12,7 @@ import httpx
 import pytest
 from tests.service import ADA, CARD, Desk, Service, new_id, picture, place, problem, succeeded
 
-from registration.domain.contract import RULES, Operation, Resource, Rule, Version
+from registration.domain.contract import RULES, Operation, Rule, Version
 from registration.domain.encounter import ARRIVAL, BETWEEN, FINISH, OTHER_END
 from registration.domain.handlers import HANDLERS
 
@@ -117,6 +117,28 @@ def someone_else_removes_a_next_of_kin(desk: Desk, record: Record) -> None:
 
 def nobody_else(_desk: Desk, _record: Record) -> None:
     pass
+
+
+def two_records(desk: Desk) -> Record:
+    survivor, retired = (desk.given_patient() for _ in range(2))
+    return survivor | {
+        "proposal": {
+            "survivorId": survivor["id"],
+            "retiredId": retired["id"],
+            "survivorVersion": survivor["version"],
+            "retiredVersion": retired["version"],
+            "reason": "the same person",
+        }
+    }
+
+
+def a_proposal(desk: Desk) -> Record:
+    somebody_else = desk.service.desk(desk.tenant, role="admin", sub="clerk-2")
+    return succeeded(somebody_else.post("/v1/mpi/merges", two_records(desk)["proposal"]))
+
+
+def a_merge(desk: Desk) -> Record:
+    return succeeded(desk("POST", f"/v1/mpi/merges/{a_proposal(desk)['id']}/approval"))
 
 
 @dataclass(frozen=True)
@@ -258,6 +280,16 @@ SCENES: dict[tuple[Operation, str], Scene] = {
     (Operation.DISMISS_CANDIDATE, ""): Scene(
         "POST", "/v1/mpi/candidates/{id}/dismissal", REASON, a_possible_duplicate
     ),
+    (Operation.PROPOSE_MERGE, ""): Scene(
+        "POST", "/v1/mpi/merges", lambda record: record["proposal"], two_records, status=201
+    ),
+    (Operation.APPROVE_MERGE, ""): Scene(
+        "POST", "/v1/mpi/merges/{id}/approval", says(), a_proposal
+    ),
+    (Operation.REJECT_MERGE, ""): Scene(
+        "POST", "/v1/mpi/merges/{id}/rejection", REASON, a_proposal
+    ),
+    (Operation.UNMERGE, ""): Scene("POST", "/v1/mpi/merges/{id}/unmerge", REASON, a_merge),
     (Operation.PUBLISH_SCHEMA, ""): Scene(
         "POST",
         "/v1/extension-schemas/{schema}/versions",
@@ -276,10 +308,8 @@ BUILT = [rule for rule in RULES if rule.operation in HANDLERS]
 
 
 @pytest.mark.parametrize("rule", RULES, ids=name_of)
-def test_every_row_has_a_scene_but_the_merge_decisions(rule: Rule) -> None:
-    is_a_merge = rule.resource is Resource.MERGE_DECISION
-    is_a_merge = is_a_merge and rule.operation is not Operation.DISMISS_CANDIDATE
-    assert ((rule.operation, rule.case) in SCENES) is not is_a_merge
+def test_every_row_has_a_scene(rule: Rule) -> None:
+    assert (rule.operation, rule.case) in SCENES
 
 
 @pytest.fixture

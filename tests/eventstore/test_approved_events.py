@@ -134,9 +134,9 @@ SAMPLES: dict[type[Event], Event] = {
         events.PatientMergedAway(merge_id=UUID(int=7), survivor_id=UUID(int=8)),
         events.PatientAbsorbed(
             merge_id=UUID(int=7),
-            retired=(
-                events.Absorbed(patient_id=UUID(int=6), names=(ARABIC,), identifiers=(IDENTIFIER,)),
-            ),
+            patient_id=UUID(int=6),
+            names=(ARABIC,),
+            identifiers=(IDENTIFIER,),
         ),
         events.PatientRestored(merge_id=UUID(int=7)),
         events.PatientReleased(merge_id=UUID(int=7), patient_ids=(UUID(int=6), UUID(int=9))),
@@ -153,7 +153,10 @@ SAMPLES: dict[type[Event], Event] = {
         events.MergeExecuted(survivor_id=UUID(int=8), retired_id=UUID(int=6)),
         events.MergeRejected(reason="twins"),
         events.MergeReversed(
-            survivor_id=UUID(int=8), retired_id=UUID(int=6), reason="twins after all"
+            survivor_id=UUID(int=8),
+            retired_id=UUID(int=6),
+            released_by=(UUID(int=8), UUID(int=9)),
+            reason="twins after all",
         ),
         events.CandidateDismissed(
             patient_ids=(UUID(int=6), UUID(int=8)), evidence="5e1f", reason="father and son"

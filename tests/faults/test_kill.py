@@ -5,8 +5,6 @@ again with the same key, and gets the one answer there ever is.
 """
 
 import asyncio
-import random
-import signal
 import threading
 import time
 from collections import Counter
@@ -17,7 +15,9 @@ import httpx
 import orjson
 import psycopg
 import pytest
-from tests.faults.program import CANARY, TENANT, Program, serving
+from tests.faults.load import Worker, under_load
+from tests.faults.program import CANARY, TENANT, serving
+from tests.service import succeeded
 
 from registration.eventstore.verify import verify_log
 from registration.projections import rebuild, search
@@ -26,92 +26,26 @@ from registration.projections import status as how
 DESKS = 4
 
 
-class Desk(threading.Thread):
-    """Registers and edits patients of its own; repeats each command until it is done."""
+class Desk(Worker):
+    """Registers and edits patients of its own."""
 
-    def __init__(self, program: Program, number: int, stop: threading.Event) -> None:
-        super().__init__()
-        self.program = program
-        self.number = number
-        self.stop = stop
-        self.random = random.Random(number)
-        self.done: list[tuple[dict[str, Any], httpx.Response]] = []
-        self.retries = 0
-        self.error: BaseException | None = None
-
-    def run(self) -> None:
-        try:
-            with self.program.client() as client:
-                while not self.stop.is_set():
-                    self._one_patient(client)
-        except BaseException as error:
-            self.error = error
-            raise
-
-    def _one_patient(self, client: httpx.Client) -> None:
+    def one_turn(self, client: httpx.Client) -> None:
         said = {
             "names": [{"family": f"{CANARY}{self.number}", "given": [str(len(self.done))]}],
             "gender": "unknown",
             "identifiers": [{"system": "x", "value": f"{self.number}-{len(self.done)}"}],
         }
-        patient = self._send(client, "POST", "/v1/patients", said)
+        patient = succeeded(self.send(client, "POST", "/v1/patients", said))
         at = f"/v1/patients/{patient['id']}"
         for step in range(self.random.randrange(4)):
             if self.random.random() < 0.5:
                 said = {"name": f"{CANARY} {step}", "relationship": "cousin"}
-                patient = self._send(client, "POST", f"{at}/next-of-kin", said)
+                patient = succeeded(self.send(client, "POST", f"{at}/next-of-kin", said))
             else:
                 gender = "male" if patient["gender"] != "male" else "female"
                 match = f'"{patient["version"]}"'
-                patient = self._send(
-                    client, "PATCH", f"{at}/demographics", {"gender": gender}, match
-                )
-
-    def _send(
-        self, client: httpx.Client, method: str, path: str, said: Any, if_match: str = ""
-    ) -> dict[str, Any]:
-        headers = {"Idempotency-Key": f"{self.number}-{len(self.done)}"}
-        if if_match:
-            headers["If-Match"] = if_match
-        request = {"method": method, "url": path, "json": said, "headers": headers}
-        deadline = time.monotonic() + 45
-        while True:
-            assert time.monotonic() < deadline, "no answer for too long"
-            try:
-                answer = client.request(**request)
-            except httpx.TransportError:
-                answer = None
-            if answer is not None and answer.is_success:
-                self.done.append((request, answer))
-                body: dict[str, Any] = answer.json()
-                return body
-            if answer is not None:
-                assert answer.status_code in (429, 503), answer.text
-            self.retries += 1
-            time.sleep(0.05)
-
-
-def under_load(program: Program, seed: int, cycles: int) -> list[Desk]:
-    """Kill the service and the database in turn while the desks work; return the desks."""
-    chance, stop = random.Random(seed), threading.Event()
-    desks = [Desk(program, number, stop) for number in range(DESKS)]
-    for desk in desks:
-        desk.start()
-    for cycle in range(cycles):
-        time.sleep(chance.uniform(0.3, 1.2))
-        if cycle % 2:
-            program.kill_postgres()
-            time.sleep(chance.uniform(0.0, 1.5))
-        else:
-            program.end(signal.SIGKILL)
-            program.start()
-    time.sleep(1.0)
-    stop.set()
-    for desk in desks:
-        desk.join(60)
-        assert not desk.is_alive()
-        assert desk.error is None
-    return desks
+                path = f"{at}/demographics"
+                patient = succeeded(self.send(client, "PATCH", path, {"gender": gender}, match))
 
 
 def read_model(url: str) -> dict[str, list[str]]:
@@ -164,7 +98,9 @@ def test_nothing_acknowledged_is_lost_and_nothing_happens_twice(
     tmp_path: Path, seed: int, cycles: int
 ) -> None:
     with serving(tmp_path) as program:
-        desks = under_load(program, seed, cycles)
+        stop = threading.Event()
+        desks: list[Worker] = [Desk(program, number, stop) for number in range(DESKS)]
+        under_load(program, desks, stop, seed, cycles)
         done = [entry for desk in desks for entry in desk.done]
         assert len(done) > 20
         assert sum(desk.retries for desk in desks) > 0

@@ -27,6 +27,7 @@ from registration.api import (
     extensions,
     keys,
     matching,
+    merges,
     operations,
     patients,
     portraits,
@@ -48,8 +49,8 @@ from registration.api.shortcut import Shortcut
 from registration.api.stopping import told_to_stop
 from registration.command import Refusal
 from registration.domain.contract import Operation
-from registration.domain.encounter import Encounter
 from registration.domain.errors import DomainError
+from registration.domain.merge import Merge
 from registration.domain.patient_resource import Patient
 from registration.domain.validation import validation_failed
 from registration.eventstore import database
@@ -95,6 +96,9 @@ _OF_THEIR_OWN_SHAPE = {
     Operation.SET_PORTRAIT: portraits.set_portrait,
     Operation.RECORD_DEATH: vital_status.record_death,
     Operation.DISMISS_CANDIDATE: candidates.dismiss,
+    Operation.OPEN_ENCOUNTER: encounters.carry_out,
+    Operation.TRANSITION_ENCOUNTER: encounters.carry_out,
+    Operation.UNMERGE: merges.unmerge,
 }
 
 
@@ -114,7 +118,7 @@ def _hot_routes() -> list[Route]:
 
 _PARTS = (
     *(patients, consents, portraits, extensions, encounters),
-    *(matching, candidates, sync, operations),
+    *(matching, candidates, merges, sync, operations),
 )
 
 
@@ -137,7 +141,10 @@ def application(settings: Settings, clock: Callable[[], datetime] | None = None)
         app.include_router(part.router)
     # after the other names that stand where an id would
     app.router.routes.append(
-        Route("/v1/encounters/{id}", reader_of(Encounter), methods=["GET"], name="encounter.read")
+        Route("/v1/encounters/{id}", encounters.read, methods=["GET"], name="encounter.read")
+    )
+    app.router.routes.append(
+        Route("/v1/mpi/merges/{id}", reader_of(Merge), methods=["GET"], name="merge.read")
     )
     for kind, handler in _HANDLERS.items():
         app.add_exception_handler(kind, handler)

@@ -34,7 +34,7 @@ from registration.api.reading import (
     loaded_aggregate,
 )
 from registration.api.requests import (
-    MatchReader,
+    IndexReader,
     authenticated,
     context_of,
     path_id,
@@ -85,7 +85,7 @@ class CandidateSearch(Page):
     responses=problems("FORBIDDEN", "VALIDATION_FAILED", "READ_MODEL_BEHIND"),
 )
 async def list_candidates(
-    request: Request, caller: MatchReader, query: Annotated[CandidateSearch, Query()]
+    request: Request, caller: IndexReader, query: Annotated[CandidateSearch, Query()]
 ) -> Response:
     """Return pairs of records that may be one person's, of equally likely ones the oldest first.
 
@@ -140,7 +140,7 @@ class CountSearch(Freshness):
     responses=problems("FORBIDDEN", "VALIDATION_FAILED", "READ_MODEL_BEHIND"),
 )
 async def count_candidates(
-    request: Request, caller: MatchReader, query: Annotated[CountSearch, Query()]
+    request: Request, caller: IndexReader, query: Annotated[CountSearch, Query()]
 ) -> Response:
     """Count what the lists show: by status, and of the open ones by grade."""
     found: list[Count] = await from_view(
@@ -177,7 +177,7 @@ async def count_candidates(
 )
 async def get_candidate(
     request: Request,
-    caller: MatchReader,
+    caller: IndexReader,
     candidate_id: AggregateId,
     query: Annotated[Freshness, Query()],
 ) -> Response:

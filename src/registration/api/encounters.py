@@ -1,6 +1,5 @@
 """Encounters over HTTP: one, its history, lists, the board of a day, and the state machine."""
 
-from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Annotated, Any
 from uuid import UUID
@@ -8,17 +7,21 @@ from zoneinfo import ZoneInfo
 
 import orjson
 from fastapi import APIRouter, Query
-from psycopg.rows import TupleRow
 from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from registration.api.cursors import decode_cursor, encode_cursor
+from registration.api.auth import Caller
+from registration.api.command_table import CommandRoute
+from registration.api.commands import answer, carried_out
+from registration.api.cursors import next_place, place_of
 from registration.api.openapi import problems
 from registration.api.reading import (
     AggregateId,
     Page,
+    as_it_stood,
     from_view,
+    has,
     history_of,
     instant,
     json_answer,
@@ -28,17 +31,19 @@ from registration.api.wire import EncounterBoard, EncounterList, History, StateM
 from registration.domain.encounter import INITIAL, STATUSES, TERMINAL, TRANSITIONS, Encounter
 from registration.domain.errors import invalid
 from registration.domain.resources import EncounterStatus, Facility
+from registration.lineage import Current, current_patient
 from registration.projections.encounters import (
     NAME,
     BoardQuery,
     EncounterQuery,
-    Place,
     board,
     list_encounters,
 )
 
 router = APIRouter(tags=["encounters"])
 
+CURRENT = "currentPatientId"
+"""The member that says under which record the patient of an encounter is found now."""
 _PROBLEMS = problems("FORBIDDEN", "NOT_FOUND", "VALIDATION_FAILED", "READ_MODEL_BEHIND")
 Statuses = Annotated[
     list[EncounterStatus] | None,
@@ -72,10 +77,50 @@ async def state_machine(_caller: AnyCaller) -> dict[str, Any]:
     }
 
 
+async def read(request: Request) -> Response:
+    """Return one encounter, now or as it stood; its patient as that is found now in any case.
+
+    No 304 where the patient was merged ever: the version alone does not tell whether the caller
+    has the ``currentPatientId`` of now.
+    """
+    caller, encounter = await as_it_stood(request, Encounter)
+    current = await _current(request, caller, encounter)
+    headers = {"ETag": f'"{encounter.version}"'}
+    if current.always and has(request, headers["ETag"]):
+        return Response(status_code=304, headers=headers)
+    return json_answer({**encounter.plain(), CURRENT: current.patient_id}, headers)
+
+
+async def carry_out(request: Request, route: CommandRoute) -> Response:
+    """Carry out a command on an encounter; the answer says where its patient is found now."""
+    caller, reply = await carried_out(request, route)
+    if "encounter:read" not in caller.scopes:
+        return answer(reply, caller)
+    encounter: Any = reply.aggregate
+    if reply.created and not reply.replayed:
+        found_under = encounter.state.patient_id  # none is opened of a merged-away record
+    else:
+        found_under = (await _current(request, caller, encounter)).patient_id
+    return answer(reply, caller, {CURRENT: found_under})
+
+
+async def _current(request: Request, caller: Caller, encounter: Any) -> Current:
+    store = services(request).store
+    return await current_patient(store, caller.tenant, encounter.state.patient_id)
+
+
+def shown(document: str, current: UUID) -> dict[str, Any]:
+    """Return an encounter of the read model as the wire shows it."""
+    return {**orjson.loads(document), CURRENT: current}
+
+
 class EncounterSearch(Page):
     """What to list; all given criteria must hold."""
 
-    patient_id: UUID | None = None
+    patient_id: Annotated[
+        UUID | None,
+        Field(description="And of all records that belong to the person by merges, either way"),
+    ] = None
     status: Statuses = None
     facility: Facility | None = None
     since: Annotated[
@@ -104,7 +149,7 @@ async def encounters(
         query.facility,
         instant(query.since, "/from"),
         instant(query.until, "/to"),
-        _after(query.cursor),
+        place_of(query.cursor),
         query.limit + 1,
     )
     rows = await from_view(
@@ -114,31 +159,12 @@ async def encounters(
         query.min_position,
         lambda view: list_encounters(view, asked),
     )
-    shown = rows[: query.limit]
     return json_answer(
         {
-            "items": [orjson.Fragment(document) for _, _, document in shown],
-            "next": _next(rows, query.limit),
+            "items": [shown(*row[2:]) for row in rows[: query.limit]],
+            "next": next_place(rows, query.limit),
         }
     )
-
-
-def _next(rows: Sequence[TupleRow], limit: int) -> str | None:
-    """Return where the next page begins; ``rows`` hold one more than fits, if there is more."""
-    if len(rows) <= limit:
-        return None
-    moment, its_id, *_ = rows[limit - 1]
-    return encode_cursor([moment.isoformat(), str(its_id)])
-
-
-def _after(cursor: str | None) -> Place | None:
-    if cursor is None:
-        return None
-    try:
-        moment, its_id = decode_cursor(cursor)
-        return datetime.fromisoformat(moment).astimezone(UTC), UUID(its_id)
-    except (ValueError, TypeError, AttributeError, OverflowError):
-        raise invalid("/cursor", "is no cursor of this list") from None
 
 
 class BoardSearch(Page):
@@ -185,7 +211,7 @@ async def encounter_board(
         now,
         query.facility,
         query.status or (),
-        _after(query.cursor),
+        place_of(query.cursor),
         query.limit + 1,
     )
     found = await from_view(
@@ -204,10 +230,10 @@ async def encounter_board(
                 for status, count, longest, median in found.counts
             },
             "items": [
-                {**orjson.loads(document), "waitingSeconds": waited, "staySeconds": stayed}
-                for _, _, document, waited, stayed in found.items[: query.limit]
+                {**shown(document, current), "waitingSeconds": waited, "staySeconds": stayed}
+                for _, _, document, current, waited, stayed in found.items[: query.limit]
             ],
-            "next": _next(found.items, query.limit),
+            "next": next_place(found.items, query.limit),
         }
     )
 

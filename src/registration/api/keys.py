@@ -57,7 +57,7 @@ ROLES: Final[dict[str, tuple[str, ...]]] = {
     ),
     "analyst": ("report:read",),
     "auditor": ("audit:read", "patient:read"),
-    "mpi": ("patient:read", "mpi:read", "mpi:propose", "mpi:approve"),
+    "mpi": ("patient:read", "encounter:read", "mpi:read", "mpi:propose", "mpi:approve"),
     "admin": SCOPES,
 }
 

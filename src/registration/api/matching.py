@@ -13,7 +13,7 @@ from registration.api.json_body import parse
 from registration.api.mpi_wire import Matched, MatchQuery
 from registration.api.openapi import problems
 from registration.api.reading import Freshness, from_view, json_answer
-from registration.api.requests import MatchReader, read_body, services
+from registration.api.requests import IndexReader, read_body, services
 from registration.domain.dates import confirm_birth_date
 from registration.domain.validation import validated
 from registration.mpi.blocking import block_keys
@@ -53,7 +53,7 @@ class MatchPage(Freshness):
     },
 )
 async def match(
-    request: Request, caller: MatchReader, page: Annotated[MatchPage, Query()]
+    request: Request, caller: IndexReader, page: Annotated[MatchPage, Query()]
 ) -> Response:
     """Return patients who may be the person described, one entry a person."""
     its = services(request)

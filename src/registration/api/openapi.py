@@ -15,13 +15,14 @@ from registration.api.command_table import COMMAND_ROUTES, IMAGES, CommandRoute
 from registration.api.mpi_wire import MatchQuery
 from registration.api.problems import PROBLEM_JSON, PROBLEMS
 from registration.api.push import Push, QueuedMutation
-from registration.api.wire import Deceased, ProblemDetails, Receipt
+from registration.api.wire import Deceased, ProblemDetails, Receipt, ShownEncounter, Unmerged
+from registration.domain.aggregate import Aggregate
 from registration.domain.candidate import Dismissal
 from registration.domain.contract import Operation, Resource, rules_for
-from registration.domain.encounter import EncounterResource
+from registration.domain.encounter import Encounter
 from registration.domain.extension_schema import SchemaVersion
 from registration.domain.handlers import HANDLERS
-from registration.domain.merge import MergeResource
+from registration.domain.merge import Merge, MergeResource
 from registration.domain.patient_resource import Patient, PatientResource
 from registration.domain.resources import Consent, ExtensionInstance
 
@@ -51,13 +52,13 @@ _ANSWERS: dict[Operation, type[BaseModel]] = {
     Operation.SET_CONSENT: Consent,
     Operation.SET_EXTENSION: ExtensionInstance,
     Operation.RECORD_DEATH: Deceased,
-    Operation.OPEN_ENCOUNTER: EncounterResource,
-    Operation.TRANSITION_ENCOUNTER: EncounterResource,
+    Operation.OPEN_ENCOUNTER: ShownEncounter,
+    Operation.TRANSITION_ENCOUNTER: ShownEncounter,
     Operation.PUBLISH_SCHEMA: SchemaVersion,
     Operation.PROPOSE_MERGE: MergeResource,
     Operation.APPROVE_MERGE: MergeResource,
     Operation.REJECT_MERGE: MergeResource,
-    Operation.UNMERGE: MergeResource,
+    Operation.UNMERGE: Unmerged,
     Operation.DISMISS_CANDIDATE: Dismissal,
 }
 """What a command answers with, where that is not the patient."""
@@ -117,11 +118,12 @@ def document(app: FastAPI, queries: Iterable[BaseRoute]) -> dict[str, Any]:
                     operation.setdefault("x-required-scope", _scope_of(query))
         for route in COMMAND_ROUTES:
             made["paths"].setdefault(route.path, {})[route.method.lower()] = _command(route)
-        for path, model in (
-            ("/v1/patients/{id}", PatientResource),
-            ("/v1/encounters/{id}", EncounterResource),
+        for path, kind, model in (
+            ("/v1/patients/{id}", Patient, PatientResource),
+            ("/v1/encounters/{id}", Encounter, ShownEncounter),
+            ("/v1/mpi/merges/{id}", Merge, MergeResource),
         ):
-            made["paths"].setdefault(path, {})["get"] = _get_one(path, model)
+            made["paths"].setdefault(path, {})["get"] = _get_one(path, kind, model)
         app.openapi_schema = made
     return app.openapi_schema
 
@@ -144,7 +146,6 @@ def _schemas() -> dict[str, Any]:
         PatientResource,
         Receipt,
         ProblemDetails,
-        EncounterResource,
         *_ANSWERS.values(),
     }
     modes += [(model, "serialization") for model in sorted(answers, key=lambda m: m.__name__)]
@@ -337,8 +338,8 @@ def _query(name: str, schema: dict[str, Any], description: str) -> dict[str, Any
     return {"name": name, "in": "query", "schema": schema, "description": description}
 
 
-def _get_one(path: str, model: type[BaseModel]) -> dict[str, Any]:
-    what = path.split("/")[2].removesuffix("s")
+def _get_one(path: str, kind: type[Aggregate[Any]], model: type[BaseModel]) -> dict[str, Any]:
+    what = kind.KIND
     responses = _success(made=False, model=model)
     responses["200"]["description"] = f"The {what}, now or as it stood."
     responses["200"]["content"] = {"application/json": {"schema": {"$ref": _REF + model.__name__}}}
@@ -346,10 +347,10 @@ def _get_one(path: str, model: type[BaseModel]) -> dict[str, Any]:
     responses["304"] = {"description": "You have this version."}
     return {
         "operationId": f"{what}.read",
-        "x-required-scope": f"{what}:read",
+        "x-required-scope": kind.READ_SCOPE,
         "summary": f"One {what}, now or as it stood",
         "description": "Folds its own history, so it always shows what was stored last.",
-        "tags": [f"{what}s"],
+        "tags": ["mpi" if kind is Merge else f"{what}s"],
         "security": [{"bearer": []}],
         "parameters": [
             *_parameters(path),

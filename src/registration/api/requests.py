@@ -305,8 +305,8 @@ Reader = Annotated[Caller, Depends(_with_scope("patient:read"))]
 """A caller who may read patients; a dependency of FastAPI routes."""
 EncounterReader = Annotated[Caller, Depends(_with_scope("encounter:read"))]
 """A caller who may read encounters."""
-MatchReader = Annotated[Caller, Depends(_with_scope("mpi:read"))]
-"""A caller who may look for duplicates."""
+IndexReader = Annotated[Caller, Depends(_with_scope("mpi:read"))]
+"""A caller who may look into the master patient index."""
 Syncer = Annotated[Caller, Depends(_with_scope("sync"))]
 """A device that synchronises."""
 AnyCaller = Annotated[Caller, Depends(authenticated)]

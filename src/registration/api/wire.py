@@ -9,6 +9,8 @@ from pydantic.alias_generators import to_camel
 
 from registration.domain.encounter import EncounterResource
 from registration.domain.extension_schema import SchemaVersion
+from registration.domain.merge import MergeResource
+from registration.domain.merge_review import ToReview
 from registration.domain.patient_resource import Display, PatientResource
 from registration.domain.resources import (
     Consent,
@@ -17,6 +19,7 @@ from registration.domain.resources import (
     Gender,
     Identifier,
     Name,
+    Obstacle,
 )
 
 
@@ -50,8 +53,18 @@ class History(Answer):
     next: str | None
 
 
+class FormerName(Name):
+    """A name that only a record has which was merged into the one shown."""
+
+    merged_from: UUID
+
+
 class FoundPatient(Answer):
-    """A patient as the search shows it, with how well it fits."""
+    """A patient as the search shows it, with how well it fits.
+
+    ``identifiers`` are the patient's own, then those of the records that were merged into it.
+    ``formerNames`` is absent where merges brought no name that it has not itself.
+    """
 
     id: UUID
     version: int
@@ -63,6 +76,10 @@ class FoundPatient(Answer):
     birth_date: str | None = None
     identifiers: list[Identifier]
     facility: str | None = None
+    former_names: list[FormerName] | None = None
+    replaced_by: Annotated[
+        UUID | None, Field(description="the record that this one was merged into")
+    ] = None
 
 
 class FoundPatients(Answer):
@@ -138,14 +155,20 @@ class SchemaVersions(Answer):
     next: None
 
 
+class ShownEncounter(EncounterResource):
+    """An encounter, and under which record its patient is found now: another one after a merge."""
+
+    current_patient_id: UUID
+
+
 class EncounterList(Answer):
     """A page of encounters, the earliest first."""
 
-    items: list[EncounterResource]
+    items: list[ShownEncounter]
     next: str | None
 
 
-class BoardEntry(EncounterResource):
+class BoardEntry(ShownEncounter):
     """An encounter on the board; ``None`` where nobody waited or stayed (yet)."""
 
     waiting_seconds: int | None
@@ -168,6 +191,66 @@ class EncounterBoard(Answer):
     counts: dict[EncounterStatus, BoardCount]
     items: list[BoardEntry]
     next: str | None
+
+
+class MergeList(Answer):
+    """A page of merge decisions, the oldest first."""
+
+    items: list[MergeResource]
+    next: str | None
+
+
+class PreviewedEvent(Answer):
+    """An event that would be stored: on which stream, as which version."""
+
+    stream_id: UUID
+    version: int
+    type: str
+    data: dict[str, Any]
+
+
+class Changed(Answer):
+    """An event that came since somebody looked."""
+
+    version: int
+    event: str
+    at: datetime
+    actor: str
+    fields: list[str]
+
+
+class MovedPatient(Answer):
+    """A patient that changed since the proposal, and how."""
+
+    role: Literal["survivor", "retired"]
+    patient_id: UUID
+    expected_version: int
+    current_version: int
+    changes: list[Changed]
+
+
+class MergePreview(Answer):
+    """What approval would store, in that order, on the records as they are now."""
+
+    merge_id: UUID
+    survivor_version: int
+    retired_version: int
+    events: list[PreviewedEvent]
+    obstacles: list[Obstacle]
+    moved: list[MovedPatient]
+
+
+class Unmerged(MergeResource):
+    """A merge that was undone; ``toReview`` is null where that is not known in time."""
+
+    to_review: list[ToReview] | None = None
+
+
+class ReviewList(Answer):
+    """What was recorded on a survivor while it stood for both, the oldest first."""
+
+    items: list[ToReview]
+    next: None
 
 
 class Move(Answer):
@@ -196,7 +279,7 @@ class Deceased(PatientResource):
     encounter:read.
     """
 
-    open_encounters: list[EncounterResource] | None = None
+    open_encounters: list[ShownEncounter] | None = None
 
 
 class Receipt(Answer):
@@ -256,7 +339,7 @@ class PushAnswer(Answer):
 class PulledRecord(Answer):
     """A record as it is now, or (``deleted``, without a body) that it left the scope."""
 
-    kind: Literal["patient", "encounter", "extension_schema", "policy"]
+    kind: Literal["patient", "encounter", "extension_schema", "merge", "policy"]
     id: UUID
     version: int
     position: int

@@ -21,7 +21,7 @@ from registration.domain.context import Context
 from registration.domain.errors import DomainError, not_found
 from registration.domain.names import clean_text
 from registration.domain.patient_resource import Patient
-from registration.domain.patient_state import PatientState
+from registration.domain.patient_state import Absorbed, PatientState
 from registration.domain.resources import Identifier, Model, Obstacle
 
 MergeStatus = Literal["proposed", "executed", "rejected", "reversed"]
@@ -75,6 +75,7 @@ class MergeResource(Model):
     approved: Said | None = None
     rejected: Said | None = None
     reversed: Said | None = None
+    released_by: tuple[UUID, ...]
 
 
 class MergeState(NamedTuple):
@@ -91,6 +92,8 @@ class MergeState(NamedTuple):
     approved: Said | None = None
     rejected: Said | None = None
     reversed: Said | None = None
+    released_by: tuple[UUID, ...] = ()
+    """Once undone: the survivor, and what that had been merged into."""
 
 
 class Merge(Aggregate[MergeState]):
@@ -130,8 +133,18 @@ class Merge(Aggregate[MergeState]):
             case events.MergeRejected():
                 return state._replace(status="rejected", rejected=said)
             case events.MergeReversed():
-                return state._replace(status="reversed", reversed=said)
+                return state._replace(
+                    status="reversed", reversed=said, released_by=event.released_by
+                )
         raise ValueError(f"{event.TOPIC} is no event of a merge decision")
+
+    @classmethod
+    def from_shown(cls, shown: MergeResource) -> "Merge":
+        """Return the decision that the wire shows; nothing of it is lost."""
+        merge = cls(shown.id)
+        merge.version = shown.version
+        merge.state = MergeState(**{name: getattr(shown, name) for name in MergeState._fields})
+        return merge
 
     @property
     def path(self) -> str:
@@ -216,9 +229,7 @@ def merged(merge_id: UUID, survivor: Patient, retired: Patient) -> Decided:
     state = retired.state
     if state is None:
         raise ValueError("a patient without history cannot be merged")
-    its_own = events.Absorbed(
-        patient_id=retired.id, names=state.names, identifiers=state.identifiers
-    )
+    its_own = Absorbed(retired.id, state.names, state.identifiers)
     return Decided(
         [
             events.MergeApproved(
@@ -229,9 +240,8 @@ def merged(merge_id: UUID, survivor: Patient, retired: Patient) -> Decided:
         {
             retired.id: [events.PatientMergedAway(merge_id=merge_id, survivor_id=survivor.id)],
             survivor.id: [
-                events.PatientAbsorbed(
-                    merge_id=merge_id, retired=(its_own, *state.absorbed.values())
-                )
+                events.PatientAbsorbed(merge_id=merge_id, **each._asdict())
+                for each in (its_own, *state.absorbed.values())
             ],
         },
     )
@@ -260,21 +270,21 @@ def decide_unmerge(
     _require_status(state, "executed")
     retired = parties[state.retired_id]
     gone = {retired.patient.id, *retired.state.absorbed}
-    others: dict[UUID, Sequence[events.Event]] = {
-        retired.patient.id: [events.PatientRestored(merge_id=merge_id)]
-    }
+    released: dict[UUID, Sequence[events.Event]] = {}
     above: UUID | None = state.survivor_id
     while above is not None:
         party = parties[above]
         held = tuple(its_id for its_id in party.state.absorbed if its_id in gone)
-        others[above] = [events.PatientReleased(merge_id=merge_id, patient_ids=held)]
+        released[above] = [events.PatientReleased(merge_id=merge_id, patient_ids=held)]
         above = party.state.merged_into
-    reversed_ = events.MergeReversed(
+    undone = events.MergeReversed(
         survivor_id=state.survivor_id,
         retired_id=state.retired_id,
+        released_by=tuple(released),
         reason=clean_text(command.reason, "/reason"),
     )
-    return Decided([reversed_], others)
+    restored = [events.PatientRestored(merge_id=merge_id)]
+    return Decided([undone], {retired.patient.id: restored, **released})
 
 
 def survivor_of(parties: Parties, patient_id: UUID) -> UUID:
@@ -342,12 +352,38 @@ def merged_away(parties: Parties, patient_id: UUID) -> DomainError:
     )
 
 
-def _insist_on_versions(*seen: tuple[str, Party, int]) -> None:
-    """Raise ``OPTIMISTIC_LOCK_CONFLICT`` where a record is not what somebody looked at.
+class Preview(NamedTuple):
+    """What approval would store now, what speaks against it, and what came since the proposal."""
+
+    decided: Decided
+    against: tuple[Obstacle, ...]
+    moved: Sequence[Mapping[str, Any]]
+
+
+def preview(state: MergeState, context: Context, parties: Parties, merge_id: UUID) -> Preview:
+    """Return what approval stores where it states the versions that are current now.
+
+    Raises ``MERGE_NOT_ALLOWED`` for a decision that does not wait for approval any more, and
+    ``PATIENT_MERGED`` where one of the records was merged elsewhere.
+    """
+    _require_status(state, "proposed")
+    survivor, retired = _both(parties, state.survivor_id, state.retired_id)
+    return Preview(
+        merged(merge_id, survivor.patient, retired.patient),
+        tuple(obstacles(survivor.state, retired.state, context)),
+        _moved(
+            ("survivor", survivor, state.survivor_version),
+            ("retired", retired, state.retired_version),
+        ),
+    )
+
+
+def _moved(*seen: tuple[str, Party, int]) -> list[dict[str, Any]]:
+    """Return what came to each record since somebody looked at it, where something did.
 
     Any event counts: what is merged is the whole record.
     """
-    moved: list[dict[str, Any]] = [
+    return [
         {
             "role": role,
             "patientId": str(party.patient.id),
@@ -358,6 +394,11 @@ def _insist_on_versions(*seen: tuple[str, Party, int]) -> None:
         for role, party, stated in seen
         if party.patient.version != stated
     ]
+
+
+def _insist_on_versions(*seen: tuple[str, Party, int]) -> None:
+    """Raise ``OPTIMISTIC_LOCK_CONFLICT`` where a record is not what somebody looked at."""
+    moved = _moved(*seen)
     if not moved:
         return
     first = moved[0]

@@ -14,6 +14,7 @@ from registration.projections import (
     encounters,
     extension_schemas,
     matching,
+    merges,
     portraits,
     search,
 )
@@ -57,6 +58,7 @@ READ_MODELS: tuple[ReadModel, ...] = (
     encounters,
     extension_schemas,
     portraits,
+    merges,
     changes,
     matching,
 )
