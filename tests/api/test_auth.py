@@ -252,6 +252,8 @@ def owned(desk: Desk, request: Request) -> dict[str, Any]:
         return succeeded(desk.post("/v1/encounters", said))
     if request.path.startswith("/v1/mpi/merges"):
         return a_merge(desk, patient, request)
+    if request.path.startswith("/v1/mpi/candidates"):
+        return a_candidate(desk)
     here = place(patient)
     for flag in ("research", "portrait"):
         said = {"decision": "granted", "evidence": {"kind": "verbal"}}
@@ -277,6 +279,16 @@ def a_merge(desk: Desk, survivor: dict[str, Any], request: Request) -> dict[str,
     if request.path.endswith("/unmerge"):
         merge = succeeded(desk("POST", f"/v1/mpi/merges/{merge['id']}/approval"))
     return merge
+
+
+def a_candidate(desk: Desk) -> dict[str, Any]:
+    """Return two records that may be one person's; its version stands for one that it has not."""
+    desk.given_patient()
+    position = desk.register().headers["x-log-position"]
+    asked = {"minPosition": position, "limit": 1}
+    found = succeeded(desk.get("/v1/mpi/candidates", params=asked))
+    candidate: dict[str, Any] = found["items"][0]
+    return candidate | {"version": 0}
 
 
 def requests() -> Iterator[Request]:

@@ -150,6 +150,7 @@ SELECT of.*
     OFFSET 0
  ) AS of
 """
+# By weight, which tells pairs apart that are all but certain; the score follows from it.
 _BEST: LiteralString = """
 (c.status = 'merged' OR (
     SELECT true
@@ -157,7 +158,7 @@ _BEST: LiteralString = """
              WHERE of.tenant = c.tenant AND of.current_one = c.current_one
                AND of.current_other = c.current_other OFFSET 0) AS b
      WHERE b.status = c.status
-       AND (-b.score, b.raised_at, b.id) < (-c.score, c.raised_at, c.id)
+       AND (-b.weight, b.raised_at, b.id) < (-c.weight, c.raised_at, c.id)
      LIMIT 1) IS NULL)
 """
 _AT_FACILITY: LiteralString = "%(facility)s = ANY(c.facilities)"
