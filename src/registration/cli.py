@@ -5,14 +5,15 @@ import sys
 import psycopg
 import typer
 
-from registration.api.keys import SigningKeyError
 from registration.commands import (
     CommandError,
     app,
+    checkpoint,
     demo,
     desk,
     import_,
     migrate,
+    proof,
     readmodels,
     retention,
     sample,
@@ -23,6 +24,7 @@ from registration.commands import (
 )
 from registration.eventstore.embedded import AlreadyServing, EmbeddedPostgresError
 from registration.eventstore.migrations import MigrationError
+from registration.key_files import KeyFileError
 
 __all__ = ["COMMANDS", "app", "main"]
 
@@ -34,6 +36,8 @@ COMMANDS = (
     readmodels,
     retention,
     verify,
+    checkpoint,
+    proof,
     import_,
     sample,
     demo,
@@ -46,7 +50,7 @@ EXPECTED_ERRORS = (
     CommandError,
     EmbeddedPostgresError,
     MigrationError,
-    SigningKeyError,
+    KeyFileError,
     psycopg.OperationalError,
 )
 

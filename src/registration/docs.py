@@ -231,11 +231,7 @@ def cli() -> str:
     group: Any = typer.main.get_command(program)
     top = _context(group, "registration")
     parts = [f"## registration\n\n{_help(top)}"]
-    for name in sorted(group.commands):
-        command = group.commands[name]
-        if not command.hidden:
-            context = _context(command, name, parent=top)
-            parts.append(f"## registration {name}\n\n{_help(context)}")
+    parts += _commands(group, top, "registration")
     return _document(
         "The commands",
         "src/registration/commands/",
@@ -243,6 +239,16 @@ def cli() -> str:
         "command found something wrong and says what, 2 it could not do its work and says why.",
         *parts,
     )
+
+
+def _commands(group: Any, above: Any, path: str) -> Iterator[str]:
+    for name in sorted(group.commands):
+        command = group.commands[name]
+        if not command.hidden:
+            context = _context(command, name, parent=above)
+            yield f"## {path} {name}\n\n{_help(context)}"
+            if hasattr(command, "commands"):
+                yield from _commands(command, context, f"{path} {name}")
 
 
 def _context(command: Any, name: str, **more: Any) -> Any:

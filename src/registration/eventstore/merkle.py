@@ -35,9 +35,9 @@ class Frontier:
     Its size is that of the log's binary digits, so following a log needs no memory to speak of.
     """
 
-    def __init__(self, size: int = 0, roots: Iterable[bytes] = ()) -> None:
-        self.size = size
-        self._roots = list(roots)
+    def __init__(self) -> None:
+        self.size = 0
+        self._roots: list[bytes] = []
 
     def append(self, leaf: bytes) -> None:
         """Take the hash of the next leaf."""

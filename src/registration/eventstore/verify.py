@@ -210,7 +210,7 @@ def verify_stretch(
         stored = row[0] if row else START if after == 0 else None
         if stored is None or head not in (None, stored):
             reason = (
-                f"the log was cut off before position {after}"
+                "there is no event here any more"
                 if stored is None
                 else "its hash is not the one that it had when it was signed"
             )
@@ -247,9 +247,7 @@ def _verify_tenant(
         reason = "its version does not follow the one before it"
         broken = BrokenLink(tenant, position, stream_id, version, reason)
     tree, last = chain.tree, chain.last
-    return LogReport(
-        tenant, last.position, last.hash, broken, tree.size, tree.root(), chain.marks
-    )
+    return LogReport(tenant, last.position, last.hash, broken, tree.size, tree.root(), chain.marks)
 
 
 class _Chain:
