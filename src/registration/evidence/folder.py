@@ -114,9 +114,8 @@ class CheckpointFolder:
             size = os.fstat(fd).st_size
             content = (b"\n" if size else b"") + note.encode()
             try:
-                written = os.write(fd, content)
-                if written < len(content):
-                    os.write(fd, content[written:])  # says why no more went in
+                while content:  # a disk that is full takes a part, and then says so
+                    content = content[os.write(fd, content) :]
                 os.fsync(fd)
             except OSError:
                 with suppress(OSError):  # then the next start finds it
