@@ -21,6 +21,7 @@ from starlette.types import ASGIApp
 
 from registration import __version__
 from registration.api import (
+    audit_log,
     consents,
     encounters,
     extensions,
@@ -112,7 +113,17 @@ def _hot_routes() -> list[Route]:
     ]
 
 
-_PARTS = (patients, consents, portraits, extensions, encounters, merges, sync, operations)
+_PARTS = (
+    patients,
+    consents,
+    portraits,
+    extensions,
+    encounters,
+    merges,
+    sync,
+    audit_log,
+    operations,
+)
 
 
 def application(settings: Settings, clock: Callable[[], datetime] | None = None) -> FastAPI:

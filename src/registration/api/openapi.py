@@ -36,6 +36,7 @@ _TAGS = (
     "encounters",
     "mpi",
     "sync",
+    "audit",
     "operations",
 )
 _TAG_OF = {

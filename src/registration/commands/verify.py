@@ -67,10 +67,7 @@ def _read(path: Path, tenant: str | None) -> list[Signed]:
 
 def _tell_log(log: LogReport) -> None:
     if log.broken is None:
-        typer.echo(
-            f"{log.tenant}: {log.events} events, whole, head {log.head.hex()}, "
-            f"root {log.root.hex()}"
-        )
+        typer.echo(f"{log.tenant}: {log.events} events, whole, head {log.head.hex()}")
         return
     broken = log.broken
     where = f" (stream {broken.stream_id}, version {broken.version})"
