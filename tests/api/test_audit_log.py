@@ -144,7 +144,8 @@ def test_the_checkpoints_page_by_page(auditor: Desk) -> None:
     for _ in range(5):
         registering(auditor, 1)
         look(auditor)
-    sizes, cursor = [], ""
+    sizes: list[int] = []
+    cursor: str | None = ""
     while cursor is not None:
         page = succeeded(auditor.get(f"/v1/audit/checkpoints?limit=2{cursor}"))
         sizes += [item["size"] for item in page["items"]]
