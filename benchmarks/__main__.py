@@ -21,6 +21,7 @@ from benchmarks import (
     search_http,
     sync,
     sync_peers,
+    verify,
 )
 from benchmarks.bench import Bench, started
 
@@ -35,6 +36,7 @@ PARTS: dict[str, Callable[[Bench], None]] = {
     "clinic": clinic.run,
     "projection": projection.run,
     "imports": imports.run,
+    "verify": verify.run,
     "search": search_http.run,
     "sync": sync.run,
 }

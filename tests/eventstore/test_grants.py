@@ -34,8 +34,10 @@ FORBIDDEN = (
     "LOCK TABLE event IN ACCESS EXCLUSIVE MODE",
     "ALTER TABLE event ADD COLUMN more text",
     "ALTER TABLE event DISABLE TRIGGER ALL",
-    "CREATE TRIGGER change BEFORE INSERT ON event"
-    " EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+    (
+        "CREATE TRIGGER change BEFORE INSERT ON event"
+        " EXECUTE FUNCTION suppress_redundant_updates_trigger()"
+    ),
     "CREATE RULE change AS ON INSERT TO event DO INSTEAD NOTHING",
     "CREATE INDEX more ON event (topic)",
     "DROP TABLE event",
@@ -73,9 +75,12 @@ def connect(url: str) -> psycopg.Connection:
 
 @pytest.mark.parametrize("statement", FORBIDDEN)
 def test_what_the_service_cannot_do(restricted: str, statement: str) -> None:
-    with connect(restricted) as connection, pytest.raises(InsufficientPrivilege):
-        with connection.transaction():
-            connection.execute(statement.encode())
+    with (
+        connect(restricted) as connection,
+        pytest.raises(InsufficientPrivilege),
+        connection.transaction(),
+    ):
+        connection.execute(statement.encode())
     assert verify_log(restricted).events == 3
 
 
