@@ -262,8 +262,9 @@ def running(database_url: str, data_dir: Path, **settings: Any) -> Iterator[Serv
 def as_service(database_url: str) -> str:
     """Return the URL of the same database as the role that the service has."""
     parts = urlsplit(database_url)
-    user = parts.username or ""
-    return urlunsplit(parts._replace(netloc=parts.netloc.replace(user, APP_ROLE, 1)))
+    user, at, host = parts.netloc.rpartition("@")
+    _, colon, password = user.partition(":")
+    return urlunsplit(parts._replace(netloc=f"{APP_ROLE}{colon}{password}{at or '@'}{host}"))
 
 
 def _server(service: Service) -> uvicorn.Server:

@@ -132,16 +132,16 @@ def test_granting_again_takes_what_was_given_besides(database_url: str) -> None:
 
 
 @pytest.fixture
-def another_role(database_url: str) -> Iterator[str]:
+def another_role(database_server_url: str) -> Iterator[str]:
+    """A role of this test's own; ask for it before the database, which has to go before it."""
     name = f"app_{uuid4().hex[:12]}"
-    with connect(database_url) as connection:
+    with connect(database_server_url) as connection:
         connection.execute(sql.SQL("CREATE ROLE {}").format(sql.Identifier(name)))
         yield name
-        connection.execute(sql.SQL("DROP OWNED BY {}").format(sql.Identifier(name)))
         connection.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
 
 
-def test_the_command_for_an_external_database(database_url: str, another_role: str) -> None:
+def test_the_command_for_an_external_database(another_role: str, database_url: str) -> None:
     run = CliRunner().invoke(
         app, ["migrate", "--database-url", database_url, "--grant", another_role]
     )
@@ -157,7 +157,28 @@ def test_the_command_for_an_external_database(database_url: str, another_role: s
             connection.execute("DELETE FROM event")
 
 
-def test_roles_that_no_grant_would_bind(database_url: str, another_role: str) -> None:
+def test_an_owner_who_is_no_superuser(another_role: str, empty_database_url: str) -> None:
+    """The way of an external database: one role owns and migrates, another one serves."""
+    joint = "&" if "?" in empty_database_url else "?"
+    owner_url = f"{empty_database_url}{joint}options=-c%20role%3D{another_role}"
+    with connect(empty_database_url) as connection:
+        name = sql.Identifier(connection.info.dbname), sql.Identifier(another_role)
+        connection.execute(sql.SQL("GRANT CREATE ON DATABASE {} TO {}").format(*name))
+        connection.execute(
+            sql.SQL("REVOKE CREATE ON DATABASE {} FROM {}").format(
+                name[0], sql.Identifier(APP_ROLE)
+            )
+        )
+        migrate(owner_url)
+        with pytest.raises(MigrationError, match="a role that owns the database"):
+            grant(owner_url, APP_ROLE)
+        connection.execute(sql.SQL("ALTER DATABASE {} OWNER TO {}").format(*name))
+        assert grant(owner_url, APP_ROLE) is True
+        assert grant(owner_url, APP_ROLE) is False
+        asyncio.run(rebuild(as_service(empty_database_url)))
+
+
+def test_roles_that_no_grant_would_bind(another_role: str, database_url: str) -> None:
     with pytest.raises(MigrationError, match="there is no role named nobody_at_all"):
         grant(database_url, "nobody_at_all")
     with connect(database_url) as connection:
@@ -169,7 +190,6 @@ def test_roles_that_no_grant_would_bind(database_url: str, another_role: str) ->
         )
         with pytest.raises(MigrationError, match="owns the tables"):
             grant(database_url, another_role)
-        connection.execute(sql.SQL("ALTER TABLE event OWNER TO {}").format(sql.Identifier(owner)))
 
 
 def test_read_models_that_the_owner_made_become_the_role_s(database_url: str) -> None:

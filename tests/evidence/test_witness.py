@@ -133,7 +133,7 @@ def test_new_events_that_do_not_hold_are_not_signed(here: Site) -> None:
 
 def test_old_events_are_read_again(here: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """An edited row in the midst breaks no checkpoint to come, so a second pass looks for it."""
-    monkeypatch.setattr(witness, "REVIEWED_AT_ONCE", 4)
+    monkeypatch.setattr(witness, "REVIEWED_AT_ONCE", 3)
     here.append(10)
     first = here.look()[TENANT]
     assert (first.reviewed_to, first.whole_at) == (4, here.now)
@@ -148,6 +148,18 @@ def test_old_events_are_read_again(here: Site, monkeypatch: pytest.MonkeyPatch) 
     here.change("UPDATE event SET data = substr(data, 1, length(data) - 1) WHERE position = 7")
     assert [here.look()[TENANT].reviewed_to for _ in range(2)] == [8, 0]
     assert here.look()[TENANT].whole_at is not None
+
+
+def test_an_event_before_the_first(here: Site) -> None:
+    here.append(3)
+    here.look()
+    here.change(
+        "INSERT INTO event SELECT tenant, 0, gen_random_uuid(), 1, topic, data, metadata,"
+        " recorded_at, hash FROM event WHERE position = 1"
+    )
+    found = here.look()[TENANT]
+    assert found.broken is not None
+    assert found.broken.position == 0
 
 
 def test_a_damaged_tree_is_made_anew(here: Site) -> None:

@@ -14,11 +14,12 @@ from registration.eventstore.grants import APP_ROLE
 from registration.eventstore.verify import verify_log
 from registration.evidence import comparison
 from registration.evidence.folder import CheckpointFolder
+from registration.evidence.notes import Signed
 
 PATIENCE = 30
 
 
-def signed(program: Program) -> list[comparison.Signed]:
+def signed(program: Program) -> list[Signed]:
     path = CheckpointFolder(program.data_dir / "checkpoints").file(TENANT)
     return comparison.read(path) if path.exists() else []
 

@@ -30,6 +30,8 @@ def now(data_dir: DataDir = None, database_url: DatabaseUrl = None) -> None:
     key, folder = checkpoint_key(settings.data_dir), checkpoint_folder(settings)
     with database(settings) as url:
         found = asyncio.run(Witness(url, folder, key).look())
+    if not found:
+        typer.echo("nothing signed: there is no log, or another process is at it")
     for tenant, log in found.items():
         if log.broken is not None:
             typer.echo(f"{tenant}: broken at position {log.broken.position}: {log.broken.reason}")

@@ -61,8 +61,8 @@ def grant(url: str, role: str, *, create: bool = False) -> bool:
 
     ``url`` is of who owns the tables, all migrations applied. Read models that somebody else made
     become the role's. ``create``: make the role where it is missing. Safe to call from several
-    processes at once. Raises `MigrationError` where there is no such role, or where it owns the
-    tables anyway, and ``psycopg.Error``.
+    processes at once. Raises `MigrationError` where there is no such role, where it owns the tables
+    anyway, or where who asks may not do this, and ``psycopg.Error``.
     """
     with connect(url) as connection, alone(connection):
         if create:
@@ -70,9 +70,17 @@ def grant(url: str, role: str, *, create: bool = False) -> bool:
         _check(connection, role)
         if _granted(connection, role) and not _foreign(connection, role):
             return False
-        with connection.transaction():
-            _grant(connection, role)
-            _give_read_models(connection, role)
+        try:
+            with connection.transaction():
+                _grant(connection, role)
+                _give_read_models(connection, role)
+                if not _granted(connection, role):  # of which PostgreSQL only warns
+                    raise InsufficientPrivilege("not everything was granted")
+        except InsufficientPrivilege as error:
+            raise MigrationError(
+                "this needs a role that owns the database, its tables and the read models, or a "
+                f"superuser: {error}"
+            ) from error
     return True
 
 
@@ -127,15 +135,9 @@ def _foreign(connection: Connection[TupleRow], role: str) -> list[tuple[str, str
 
 def _give_read_models(connection: Connection[TupleRow], role: str) -> None:
     name = sql.Identifier(role)
-    try:
-        for schema, table in _foreign(connection, role):
-            place = sql.Identifier(schema)
-            connection.execute(sql.SQL("ALTER SCHEMA {} OWNER TO {}").format(place, name))
-            if table is not None:
-                place = sql.Identifier(schema, table)
-                connection.execute(sql.SQL("ALTER TABLE {} OWNER TO {}").format(place, name))
-    except InsufficientPrivilege as error:
-        raise MigrationError(
-            f"the read models cannot be given to {role}: drop their schemas, they are made anew, "
-            "or let a superuser run this"
-        ) from error
+    for schema, table in _foreign(connection, role):
+        place = sql.Identifier(schema)
+        connection.execute(sql.SQL("ALTER SCHEMA {} OWNER TO {}").format(place, name))
+        if table is not None:
+            place = sql.Identifier(schema, table)
+            connection.execute(sql.SQL("ALTER TABLE {} OWNER TO {}").format(place, name))

@@ -34,6 +34,7 @@ Progress = Callable[[int, int], None]
 START = sha256(b"").digest()
 
 _REPORT_EVERY = 10_000
+_BEFORE_ALL = -(2**63)
 
 # Reading a whole log takes its time, and is one snapshot: the head is that of the last event.
 _OPTIONS = (
@@ -216,7 +217,8 @@ def verify_stretch(
             )
             return Stretch(after, head or START, BrokenLink(tenant, after, None, None, reason))
         chain = _Chain(tenant, _Head(after, stored, b""))
-        chain.follow(connection, _STRETCH, (tenant, after, limit))
+        # from the very beginning, so that what stands before the first position shows
+        chain.follow(connection, _STRETCH, (tenant, after or _BEFORE_ALL, limit))
         broken = chain.broken
         if limit is None and broken is None:
             row = connection.execute(_HEAD, (tenant,), binary=True).fetchone()

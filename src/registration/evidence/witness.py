@@ -30,7 +30,7 @@ from registration.evidence.watch import Connection, Watched
 log = logging.getLogger(__name__)
 
 REVIEWED_AT_ONCE = 50_000
-"""Old events that are recomputed at each look: about a second's work."""
+"""Old events that are recomputed at each look, of all tenants: about a second's work."""
 
 # Any number will do, as long as nothing else in the database uses it.
 _ADVISORY_LOCK = 0x7265_6769_7374_7277
@@ -97,13 +97,14 @@ class Witness:
                 cursor = await connection.execute(_TENANTS)
                 tenants = {tenant for (tenant,) in await cursor.fetchall()}
                 tenants |= {unquote(path.stem) for path in self._folder.files()}
+                share = REVIEWED_AT_ONCE // max(1, len(tenants)) + 1
                 return {
-                    tenant: await self._look_at(connection, tenant, unusable)
+                    tenant: await self._look_at(connection, tenant, share, unusable)
                     for tenant in sorted(tenants)
                 }
 
     async def _look_at(
-        self, connection: Connection, tenant: str, unusable: OSError | None
+        self, connection: Connection, tenant: str, share: int, unusable: OSError | None
     ) -> Watched:
         before = await watch.read(connection, tenant) or Watched(self._clock())
         found = replace(before, looked_at=self._clock(), broken=None, unwritten=None)
@@ -116,7 +117,7 @@ class Witness:
             log.error("no checkpoint of the log of %s: %s", tenant, said)
             found = replace(found, unwritten=said or type(error).__name__)
         if found.broken is None:
-            found = await self._review(tenant, found)
+            found = await self._review(tenant, found, share)
         if found.broken is not None:
             place, reason = found.broken.position, found.broken.reason
             log.error("the log of %s is broken at position %d: %s", tenant, place, reason)
@@ -173,12 +174,12 @@ class Witness:
             Checkpoint(tenant, size, root, new.head, max(at, last.at) if last else at), self._key
         )
 
-    async def _review(self, tenant: str, found: Watched) -> Watched:
-        """Verify the next part of what was verified before."""
+    async def _review(self, tenant: str, found: Watched, share: int) -> Watched:
+        """Verify the next part of what was verified before, ``share`` events of it."""
         if found.verified_to == 0:
             return found
         old = await asyncio.to_thread(
-            verify_stretch, self._url, tenant, found.reviewed_to, None, REVIEWED_AT_ONCE
+            verify_stretch, self._url, tenant, found.reviewed_to, None, share
         )
         if old.broken:
             return replace(found, broken=old.broken)
