@@ -22,6 +22,7 @@ from benchmarks import (
     search_http,
     sync,
     sync_peers,
+    verify,
 )
 from benchmarks.bench import Bench, started
 
@@ -36,6 +37,7 @@ PARTS: dict[str, Callable[[Bench], None]] = {
     "clinic": clinic.run,
     "projection": projection.run,
     "imports": imports.run,
+    "verify": verify.run,
     "search": search_http.run,
     "matching": matching.run,
     "sync": sync.run,

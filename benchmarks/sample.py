@@ -17,7 +17,7 @@ from registration.domain.context import Context
 from registration.domain.events import PatientRegistered
 from registration.domain.patient import decide_register
 from registration.eventstore.mapper import encode
-from registration.eventstore.records import AppendRequest, Claim, NewEvent
+from registration.eventstore.records import AppendRequest, Claim, NewEvent, event_digest
 
 SYSTEM = "https://registration.example/mrn"
 MARK = "@@identifier@@"
@@ -123,17 +123,15 @@ class Requests:
             for body in bodies:
                 number += 1
                 stream = uuids.uuid7()
-                random_bytes = os.urandom(64)
+                random_bytes = os.urandom(32)
+                topic = PatientRegistered.TOPIC
+                digest = event_digest(self.tenant, stream, 1, topic, _METADATA, body)
                 yield AppendRequest(
                     stream_id=stream,
                     version=1,
                     status=201,
-                    events=(
-                        NewEvent(
-                            stream, 1, PatientRegistered.TOPIC, body, _METADATA, random_bytes[32:]
-                        ),
-                    ),
+                    events=(NewEvent(stream, 1, topic, body, _METADATA, digest),),
                     claims=(Claim(SYSTEM, f"{number:012}", stream, take=True),),
                     key=UUID(bytes=random_bytes[:16]),
-                    fingerprint=UUID(bytes=random_bytes[16:32]),
+                    fingerprint=UUID(bytes=random_bytes[16:]),
                 )

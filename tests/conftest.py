@@ -2,13 +2,14 @@
 
 The server is an embedded one, shared by all pytest-xdist workers of a run, unless
 `REGISTRATION_TEST_DATABASE_URL` names another
-(as `postgresql://...`); its role must be able to create databases.
+(as `postgresql://...`); its role must be able to create databases and roles.
 """
 
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -21,6 +22,7 @@ from tests.service import Clock, Desk, Service, running
 
 import registration.cli  # noqa: F401  (all commands, in their order, whatever a test imports)
 from registration.eventstore.embedded import EmbeddedPostgres
+from registration.eventstore.grants import APP_ROLE, grant
 from registration.eventstore.migrations import migrate
 
 _SERVER_DIR = pytest.StashKey[Path]()
@@ -70,6 +72,7 @@ def _databases(database_server_url: str) -> Iterator["_Databases"]:
 def _migrated_template(_databases: "_Databases") -> str:
     name, url = _databases.create()
     migrate(url)
+    grant(url, APP_ROLE)
     return name
 
 
@@ -141,7 +144,23 @@ class _Databases:
             statement += self._provider()
         self._execute(statement)
         self._names.add(name)
+        self._let_in(name)
         return name, self._url(name)
+
+    def _let_in(self, name: str) -> None:
+        """Make the role that services connect as, with the password of the tests' own."""
+        role, password = sql.Identifier(APP_ROLE), sql.Literal(urlsplit(self._server_url).password)
+        with psycopg.connect(self._server_url, autocommit=True) as connection:
+            if not connection.execute(
+                "SELECT FROM pg_roles WHERE rolname = %s", (APP_ROLE,)
+            ).fetchone():
+                with suppress(psycopg.errors.DuplicateObject, psycopg.errors.UniqueViolation):
+                    connection.execute(
+                        sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(role, password)
+                    )
+            connection.execute(
+                sql.SQL("GRANT CREATE ON DATABASE {} TO {}").format(sql.Identifier(name), role)
+            )
 
     def drop(self, name: str) -> None:
         self._execute(

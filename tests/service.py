@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 from uuid import UUID, uuid4
 
 import httpx
@@ -27,6 +28,7 @@ from PIL import Image
 
 from registration.api.app import create_app
 from registration.api.keys import AUDIENCE, ISSUER, ROLES, SigningKey, signing_key
+from registration.eventstore.grants import APP_ROLE
 from registration.projections.runner import run_forever
 from registration.settings import Settings
 
@@ -232,16 +234,20 @@ def new_id() -> UUID:
 
 @contextmanager
 def running(database_url: str, data_dir: Path, **settings: Any) -> Iterator[Service]:
-    """Run the service and its read models in a thread of this process."""
+    """Run the service and its read models in a thread of this process.
+
+    They connect as the role that may not change events; ``database_url`` is the tests' own.
+    """
     settings = {"identifier_systems": SYSTEMS} | settings
-    made = Settings(database_url=database_url, data_dir=data_dir, **settings)
+    restricted = as_service(database_url)
+    made = Settings(database_url=restricted, data_dir=data_dir, **settings)
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
     with httpx.Client(base_url=url, timeout=20, limits=limits) as http:
         service = Service(url, database_url, made, http)
         server = _server(service)
-        thread = threading.Thread(target=_serve, args=(server, listener, database_url))
+        thread = threading.Thread(target=_serve, args=(server, listener, restricted))
         thread.start()
         try:
             while not server.started:
@@ -251,6 +257,14 @@ def running(database_url: str, data_dir: Path, **settings: Any) -> Iterator[Serv
         finally:
             server.should_exit = True
             thread.join()
+
+
+def as_service(database_url: str) -> str:
+    """Return the URL of the same database as the role that the service has."""
+    parts = urlsplit(database_url)
+    user, at, host = parts.netloc.rpartition("@")
+    _, colon, password = user.partition(":")
+    return urlunsplit(parts._replace(netloc=f"{APP_ROLE}{colon}{password}{at or '@'}{host}"))
 
 
 def _server(service: Service) -> uvicorn.Server:

@@ -5,15 +5,16 @@ import sys
 import psycopg
 import typer
 
-from registration.api.keys import SigningKeyError
 from registration.commands import (
     CommandError,
     app,
+    checkpoint,
     demo,
     desk,
     import_,
     migrate,
     mpi,
+    proof,
     readmodels,
     retention,
     sample,
@@ -24,6 +25,7 @@ from registration.commands import (
 )
 from registration.eventstore.embedded import AlreadyServing, EmbeddedPostgresError
 from registration.eventstore.migrations import MigrationError
+from registration.key_files import KeyFileError
 
 __all__ = ["COMMANDS", "app", "main"]
 
@@ -35,6 +37,8 @@ COMMANDS = (
     readmodels,
     retention,
     verify,
+    checkpoint,
+    proof,
     import_,
     sample,
     demo,
@@ -48,7 +52,7 @@ EXPECTED_ERRORS = (
     CommandError,
     EmbeddedPostgresError,
     MigrationError,
-    SigningKeyError,
+    KeyFileError,
     psycopg.OperationalError,
 )
 

@@ -42,7 +42,7 @@ class Settings(BaseSettings):
     data_dir: Path = Field(
         Path(".registration"),
         description="Folder for what this installation keeps: the embedded PostgreSQL, the "
-        "signing key, the lock files. Created when missing.",
+        "signing keys, the lock files. Created when missing.",
     )
     database_url: str | None = Field(
         None,
@@ -112,6 +112,17 @@ class Settings(BaseSettings):
         ge=1,
         le=86400,
         description="Seconds between two looks at which portraits have to go.",
+    )
+    checkpoint_dir: Path | None = Field(
+        None,
+        description="Folder to which signed checkpoints of the log are written: on another disk, "
+        "or one that only grows. Unset: `checkpoints` in the data folder.",
+    )
+    checkpoint_interval: float = Field(
+        300,
+        ge=1,
+        le=86400,
+        description="Seconds between two checkpoints. A log that did not grow gets none.",
     )
     mpi_four_eyes: bool = Field(
         default=True,
@@ -187,9 +198,12 @@ class Settings(BaseSettings):
     def environment(self) -> dict[str, str]:
         """These settings as environment variables: a child process that gets them reads the same.
 
-        The data folder comes out absolute; settings that are unset are left out.
+        Folders come out absolute; settings that are unset are left out.
         """
-        values = self.model_copy(update={"data_dir": self.data_dir.absolute()})
+        folders = {"data_dir": self.data_dir.absolute()}
+        if self.checkpoint_dir is not None:
+            folders["checkpoint_dir"] = self.checkpoint_dir.absolute()
+        values = self.model_copy(update=folders)
         dumped = values.model_dump(mode="json", exclude_none=True)
         return {ENV_PREFIX + name.upper(): _as_text(value) for name, value in dumped.items()}
 

@@ -16,12 +16,12 @@ from registration.api.keys import (
     ISSUER,
     ROLES,
     SCOPES,
-    SigningKeyError,
     issue_token,
     signing_key,
 )
 from registration.cli import app
 from registration.commands import CommandError
+from registration.key_files import KeyFileError
 
 RUN = CliRunner()
 
@@ -86,7 +86,7 @@ def test_the_key_is_private_and_made_once(tmp_path: Path) -> None:
 
 def test_a_damaged_key_is_named(tmp_path: Path) -> None:
     (tmp_path / "signing-key.pem").write_text("nothing")
-    with pytest.raises(SigningKeyError, match=r"signing-key\.pem"):
+    with pytest.raises(KeyFileError, match=r"signing-key\.pem"):
         signing_key(tmp_path)
 
 

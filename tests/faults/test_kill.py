@@ -19,6 +19,7 @@ from tests.faults.load import Worker, under_load
 from tests.faults.program import CANARY, TENANT, serving
 from tests.service import succeeded
 
+from registration.eventstore.grants import APP_ROLE
 from registration.eventstore.verify import verify_log
 from registration.projections import rebuild, search
 from registration.projections import status as how
@@ -134,7 +135,7 @@ def test_nothing_acknowledged_is_lost_and_nothing_happens_twice(
         assert asyncio.run(caught_up(url))
         live = read_model(url)
         assert len(live["patient"]) == len(versions)
-        asyncio.run(rebuild.rebuild(url))
+        asyncio.run(rebuild.rebuild(program.postgres.url_of(APP_ROLE)))
         assert read_model(url) == live
         assert all(row["deadLetters"] == 0 for row in ready["readModels"])
         logs = program.logs()

@@ -21,6 +21,7 @@ from starlette.types import ASGIApp
 
 from registration import __version__
 from registration.api import (
+    audit_log,
     candidates,
     consents,
     encounters,
@@ -118,7 +119,7 @@ def _hot_routes() -> list[Route]:
 
 _PARTS = (
     *(patients, consents, portraits, extensions, encounters),
-    *(matching, candidates, merges, sync, operations),
+    *(matching, candidates, merges, sync, audit_log, operations),
 )
 
 

@@ -4,8 +4,6 @@ For an installation without an identity provider. With `jwks_url` set nothing he
 """
 
 import json
-import os
-import tempfile
 from base64 import urlsafe_b64encode
 from datetime import datetime, timedelta
 from hashlib import sha256
@@ -15,13 +13,9 @@ from uuid import UUID
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-    load_pem_private_key,
-)
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from registration.key_files import private_key
 
 ISSUER: Final = "registration-embedded"
 AUDIENCE: Final = "registration"
@@ -62,10 +56,6 @@ ROLES: Final[dict[str, tuple[str, ...]]] = {
 }
 
 
-class SigningKeyError(RuntimeError):
-    """The key file cannot be made or is no key of ours. The message names it."""
-
-
 class SigningKey(NamedTuple):
     """An Ed25519 key; `kid` is its RFC 7638 thumbprint."""
 
@@ -81,17 +71,9 @@ class SigningKey(NamedTuple):
 def signing_key(data_dir: Path) -> SigningKey:
     """The key of this data folder, made on first use; every process gets the same.
 
-    Raises `SigningKeyError` when it can be neither read nor made.
+    Raises `KeyFileError` when it can be neither read nor made.
     """
-    path = data_dir / KEY_FILE
-    try:
-        if not path.exists():
-            _make_key_file(path)
-        private = load_pem_private_key(path.read_bytes(), password=None)
-    except (OSError, ValueError, TypeError) as error:
-        raise SigningKeyError(f"cannot use the signing key {path}: {error}") from error
-    if not isinstance(private, Ed25519PrivateKey):
-        raise SigningKeyError(f"{path} is not an Ed25519 key")
+    private = private_key(data_dir / KEY_FILE)
     return SigningKey(private, _thumbprint(private.public_key()))
 
 
@@ -124,26 +106,6 @@ def issue_token(
     if facility is not None:
         claims["facility"] = facility
     return jwt.encode(claims, key.private, algorithm=ALGORITHM, headers={"kid": key.kid})
-
-
-def _make_key_file(path: Path) -> None:
-    """Write a new key, unless somebody else was faster; never a half-written or a readable one."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    pem = Ed25519PrivateKey.generate().private_bytes(
-        Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
-    )
-    fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=".signing-key-")  # mode 0600
-    try:
-        with os.fdopen(fd, "wb") as file:
-            file.write(pem)
-            file.flush()
-            os.fsync(file.fileno())
-        # A link, unlike a rename, does not replace the key that another process put there.
-        os.link(temporary, path)
-    except FileExistsError:
-        return
-    finally:
-        Path(temporary).unlink()
 
 
 def _thumbprint(public: Ed25519PublicKey) -> str:

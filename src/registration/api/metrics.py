@@ -5,7 +5,16 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from registration.evidence.watch import Summary
+
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+
+_LOGS = {
+    "logs_broken": "Tenants whose log is not what was written.",
+    "logs_unwritten": "Tenants whose last checkpoint could not be written.",
+    "checkpoint_failures": "Checkpoints that could not be written, ever.",
+    "checkpoint_age_seconds": "Seconds since the log that was looked at the longest ago.",
+}
 
 
 class Metrics:
@@ -49,6 +58,10 @@ class Metrics:
             ["read_model"],
             registry=self.registry,
         )
+        self._logs = {
+            name: Gauge(f"registration_{name}", text, registry=self.registry)
+            for name, text in _LOGS.items()
+        }
         self._children: dict[tuple[str, int], tuple[Any, Any]] = {}
 
     def request(self, operation: str, status: int, seconds: float) -> None:
@@ -66,10 +79,16 @@ class Metrics:
         """Count one mutation of a push."""
         self._mutations.labels(operation, status).inc()
 
-    def render(self, *, queued: int, read_models: Iterable[Mapping[str, Any]]) -> bytes:
+    def render(
+        self, *, queued: int, read_models: Iterable[Mapping[str, Any]], logs: Summary | None
+    ) -> bytes:
         """Return the page; ``read_models`` are rows with name, behind and deadLetters."""
         self._queue.set(queued)
         for row in read_models:
             self._behind.labels(row["name"]).set(row["behind"])
             self._parked.labels(row["name"]).set(row["deadLetters"])
+        if logs is not None:
+            values = (logs.broken, logs.unwritten, logs.failures, logs.age)
+            for gauge, value in zip(self._logs.values(), values, strict=True):
+                gauge.set(value)
         return generate_latest(self.registry)

@@ -38,6 +38,7 @@ _TAGS = (
     "encounters",
     "mpi",
     "sync",
+    "audit",
     "operations",
 )
 _TAG_OF = {

@@ -14,6 +14,7 @@ from registration.api.metrics import Metrics
 from registration.api.problems import PROBLEMS
 from registration.api.requests import detached, services
 from registration.domain.errors import not_found
+from registration.evidence import watch
 from registration.projections import status as progress
 
 router = APIRouter(tags=["operations"])
@@ -35,19 +36,22 @@ async def livez() -> dict[str, str]:
     responses={503: {"description": "The database is away: nothing can be done."}},
 )
 async def readyz(request: Request) -> Response:
-    """Say whether the database answers, and how far each read model is.
+    """Say whether the database answers, how far each read model is, and whether a log is broken.
 
-    Commands work without read models, so a stopped one makes the service degraded, not unready.
+    Commands work without read models, so a stopped one makes the service degraded, not unready. So
+    does a log that is not what was signed, or that cannot be signed: people have to look at it.
     """
-    read_models = await _read_models(request)
-    if read_models is None:
+    found = await _looked_up(request)
+    if found is None:
         return JSONResponse({"status": "unavailable", "database": "unreachable"}, 503)
+    read_models, logs = found
     degraded = any(not row["running"] or row["deadLetters"] for row in read_models)
     return JSONResponse(
         {
-            "status": "degraded" if degraded else "ok",
+            "status": "degraded" if degraded or logs.broken or logs.unwritten else "ok",
             "database": "ok",
             "readModels": read_models,
+            "logs": {"broken": logs.broken, "unwritten": logs.unwritten},
         }
     )
 
@@ -61,21 +65,26 @@ async def readyz(request: Request) -> Response:
 async def metrics(request: Request) -> Response:
     """Return this process's measurements and how far the read models are."""
     measured: Metrics = request.app.state.metrics
+    read_models, logs = await _looked_up(request) or ([], None)
     page = measured.render(
-        queued=services(request).store.queued, read_models=await _read_models(request) or []
+        queued=services(request).store.queued, read_models=read_models, logs=logs
     )
     return Response(page, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-async def _read_models(request: Request) -> list[dict[str, Any]] | None:
-    """Return a row a read model, over all tenants; ``None`` when the database is away."""
+async def _looked_up(request: Request) -> tuple[list[dict[str, Any]], watch.Summary] | None:
+    """Return a row a read model, and how the logs are, over all tenants.
 
-    async def query() -> list[progress.ReadModelStatus]:
+    ``None`` when the database is away.
+    """
+
+    async def query() -> tuple[list[dict[str, Any]], watch.Summary]:
         async with services(request).views.connection() as connection:
-            return await progress.status(connection)
+            rows = [_row(status) for status in await progress.status(connection)]
+            return rows, await watch.summary(connection)
 
     try:
-        return [_row(status) for status in await asyncio.wait_for(detached(query()), _PATIENCE)]
+        return await asyncio.wait_for(detached(query()), _PATIENCE)
     except (psycopg.OperationalError, PoolTimeout, TimeoutError):
         return None
 

@@ -106,6 +106,12 @@ PROBLEMS: dict[str, Problem] = {
         "Send the same request again after Retry-After seconds.",
         retry_after=1,
     ),
+    "LOG_BROKEN": Problem(
+        409,
+        "Log broken",
+        "Events or hashes that a proof is made of are not in the log any more.",
+        "Tell whoever runs the service. GET /v1/audit/verify and `registration verify` say more.",
+    ),
     "PORTRAIT_GONE": Problem(
         410,
         "Portrait gone",

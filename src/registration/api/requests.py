@@ -309,5 +309,7 @@ IndexReader = Annotated[Caller, Depends(_with_scope("mpi:read"))]
 """A caller who may look into the master patient index."""
 Syncer = Annotated[Caller, Depends(_with_scope("sync"))]
 """A device that synchronises."""
+AuditReader = Annotated[Caller, Depends(_with_scope("audit:read"))]
+"""A caller who may look into the log as an auditor does."""
 AnyCaller = Annotated[Caller, Depends(authenticated)]
 """A caller with a valid token, whatever its scopes."""

@@ -16,6 +16,7 @@ from pydantic_settings import SettingsError
 
 from registration.commands import CommandError
 from registration.eventstore.embedded import EmbeddedPostgres, EmbeddedPostgresError
+from registration.eventstore.grants import APP_ROLE, grant
 from registration.eventstore.migrations import migrate, pending
 from registration.settings import Settings
 
@@ -62,8 +63,9 @@ def load_settings(**options: Any) -> Settings:
 def database(settings: Settings, *, revive: bool = False) -> Iterator[str]:
     """The URL of the database with its schema up to date: the external one, or the embedded.
 
-    The embedded server is joined or started, and migrated; with `revive` it is also started
-    again when it dies meanwhile. An external one is only looked at.
+    The embedded server is joined or started, and migrated, and the URL is of a role that may not
+    change events; with `revive` it is also started again when it dies meanwhile. An external one
+    is only looked at.
     Raises `CommandError` when it cannot be reached or its schema is not what this version needs.
     """
     if settings.database_url is not None:
@@ -72,8 +74,9 @@ def database(settings: Settings, *, revive: bool = False) -> Iterator[str]:
         return
     with EmbeddedPostgres(settings.data_dir) as postgres:
         migrate(postgres.url)
+        grant(postgres.url, APP_ROLE, create=True)
         with _revived(postgres) if revive else nullcontext():
-            yield postgres.url
+            yield postgres.url_of(APP_ROLE)
 
 
 @contextmanager

@@ -8,11 +8,15 @@ import threading
 from typing import Annotated
 
 import typer
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from registration.commands import CommandError, app
 from registration.commands.common import DatabaseUrl, DataDir, database, load_settings
+from registration.commands.evidence import checkpoint_folder
 from registration.commands.progress import progress_bars
+from registration.evidence.folder import checkpoint_key
 from registration.memory import collect_seldom
+from registration.settings import Settings
 
 _YIELDING = 5
 
@@ -25,7 +29,8 @@ def project(
 ) -> None:
     """Keep the read models up to date, in a process of their own, until Ctrl-C or SIGTERM.
 
-    It also lets go of portraits whose retention date or consent has ended.
+    It also lets go of portraits whose retention date or consent has ended, and signs checkpoints
+    of the log.
 
     `serve` starts one by itself unless REGISTRATION_PROJECTOR=false. A second one waits and takes
     over when the first ends.
@@ -36,8 +41,9 @@ def project(
         # Beside a service, commands come first: who waits for a read model says so (minPosition).
         os.nice(_YIELDING)
     collect_seldom()
+    key = checkpoint_key(settings.data_dir)
     with database(settings) as url:
-        asyncio.run(_run_until_stopped(url, settings.retention_interval))
+        asyncio.run(_run_until_stopped(url, settings, key))
 
 
 @app.command()
@@ -65,9 +71,10 @@ def rebuild(
     typer.echo(f"rebuilt {name or 'every read model'}")
 
 
-async def _run_until_stopped(url: str, retention_interval: float) -> None:
+async def _run_until_stopped(url: str, settings: Settings, key: Ed25519PrivateKey) -> None:
     """Run until SIGTERM or SIGINT; the batch at hand is finished."""
     from registration import retention
+    from registration.evidence import witness
     from registration.projections import runner
 
     stop = asyncio.Event()
@@ -76,7 +83,18 @@ async def _run_until_stopped(url: str, retention_interval: float) -> None:
         loop.add_signal_handler(signal_number, stop.set)
     async with asyncio.TaskGroup() as group:
         group.create_task(runner.run_forever(url, stop=stop))
-        group.create_task(retention.run_forever(url, interval=retention_interval, stop=stop))
+        group.create_task(
+            retention.run_forever(url, interval=settings.retention_interval, stop=stop)
+        )
+        group.create_task(
+            witness.run_forever(
+                url,
+                checkpoint_folder(settings),
+                key,
+                interval=settings.checkpoint_interval,
+                stop=stop,
+            )
+        )
 
 
 def _stop_when_stdin_closes() -> None:

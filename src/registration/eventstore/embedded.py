@@ -53,7 +53,7 @@ CONFIGURATION: Final[dict[str, str]] = {
     "listen_addresses": "''",
     "port": str(PORT),
     "unix_socket_permissions": "0700",
-    "max_connections": "60",
+    "max_connections": "64",  # three of them are the superuser's
     "shared_buffers": "256MB",
     "random_page_cost": "1.1",
     "jit": "off",
@@ -114,8 +114,15 @@ class EmbeddedPostgres:
 
     @property
     def url(self) -> str:
-        """Where the database is, for psycopg; valid between entering and leaving."""
+        """Where the database is, for psycopg, as the superuser who owns everything in it.
+
+        Valid between entering and leaving, as is `url_of`.
+        """
         return self._cluster.url(DATABASE)
+
+    def url_of(self, role: str) -> str:
+        """Where the database is, as another role."""
+        return self._cluster.url(DATABASE, role)
 
     @property
     def pid(self) -> int | None:
@@ -225,9 +232,9 @@ class _Cluster:
         self.log = pgdata / "server.log"
         self._socket_dir = pgdata
 
-    def url(self, database: str) -> str:
+    def url(self, database: str, role: str = SUPERUSER) -> str:
         host = quote(str(self._socket_dir), safe="")
-        return f"postgresql://{SUPERUSER}@/{database}?host={host}&port={PORT}"
+        return f"postgresql://{role}@/{database}?host={host}&port={PORT}"
 
     def prepare(self) -> None:
         """Find the binaries and the system user, and let that user reach what it needs."""

@@ -66,7 +66,7 @@ def migrate(url: str, folder: Traversable | None = None) -> list[str]:
     """
     migrations = load(folder)
     applied = []
-    with _connect(url) as connection, _alone(connection):
+    with connect(url) as connection, alone(connection):
         connection.execute(_LEDGER)
         connection.execute(f"SET search_path TO {SCHEMA}")
         for migration in _missing(migrations, _applied(connection)):
@@ -80,7 +80,7 @@ def pending(url: str, folder: Traversable | None = None) -> list[str]:
 
     Raises like `migrate`: an empty list means that the schema is exactly what the code knows.
     """
-    with _connect(url) as connection:
+    with connect(url) as connection:
         return [migration.name for migration in _missing(load(folder), _applied(connection))]
 
 
@@ -101,7 +101,8 @@ def load(folder: Traversable | None = None) -> list[Migration]:
 
 
 @contextmanager
-def _connect(url: str) -> Iterator[psycopg.Connection]:
+def connect(url: str) -> Iterator[psycopg.Connection]:
+    """Connect as who owns the tables. Raises `MigrationError` where the server is too old."""
     with psycopg.connect(url, autocommit=True, connect_timeout=10) as connection:
         version = connection.info.server_version // 10000
         if version < OLDEST_SERVER:
@@ -110,7 +111,8 @@ def _connect(url: str) -> Iterator[psycopg.Connection]:
 
 
 @contextmanager
-def _alone(connection: psycopg.Connection) -> Iterator[None]:
+def alone(connection: psycopg.Connection) -> Iterator[None]:
+    """Be the only one who changes the schema meanwhile."""
     # A lock of the session, for it spans several transactions; it goes with the connection.
     connection.execute("SELECT pg_advisory_lock(%s)", [ADVISORY_LOCK])
     yield

@@ -39,7 +39,7 @@ def event_digest(
         b"\0\0\0\x10",
         stream_id.bytes,
         b"\0\0\0\x08",
-        version.to_bytes(8, "big"),
+        version.to_bytes(8, "big", signed=True),  # whatever somebody wrote there since
         len(raw_topic).to_bytes(4, "big"),
         raw_topic,
         len(metadata).to_bytes(4, "big"),

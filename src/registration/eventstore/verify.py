@@ -6,12 +6,16 @@ big-endian; the first event follows on ``sha256(b"")``. The head row holds the l
 and hash, so a tail that was cut off shows.
 
 What no chain can show by itself is a log that was forged from some event to its end, head row
-included: for that, keep the hash of the head (:class:`LogReport` has it) somewhere else.
+included. So the same pass makes the Merkle tree over the log, and tells its root wherever somebody
+has one to compare it with: see :mod:`registration.evidence`. A leaf is the hash of an event as it
+follows from the event's own columns and the hash stored before it, not the hash stored with it.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from hashlib import sha256
+from typing import NamedTuple
 from uuid import UUID
 
 import psycopg
@@ -21,6 +25,7 @@ from psycopg.adapt import Loader
 from psycopg.rows import TupleRow
 
 from registration.eventstore import database
+from registration.eventstore.merkle import Frontier, leaf_hash
 from registration.eventstore.records import event_digest
 
 Progress = Callable[[int, int], None]
@@ -29,6 +34,7 @@ Progress = Callable[[int, int], None]
 START = sha256(b"").digest()
 
 _REPORT_EVERY = 10_000
+_BEFORE_ALL = -(2**63)
 
 # Reading a whole log takes its time, and is one snapshot: the head is that of the last event.
 _OPTIONS = (
@@ -36,6 +42,8 @@ _OPTIONS = (
     " -c default_transaction_isolation=repeatable\\ read -c default_transaction_read_only=on"
 )
 _HEADS = "SELECT tenant, position, hash, recorded_at FROM log_head ORDER BY tenant"
+_HEAD = "SELECT position, hash, recorded_at FROM log_head WHERE tenant = %s"
+_HASH_AT = "SELECT hash FROM event WHERE tenant = %s AND position = %s"
 # Tenants that have events and no head: a walk along the index, since DISTINCT would read all.
 _TENANTS = """
 WITH RECURSIVE found AS (
@@ -49,6 +57,11 @@ SELECT tenant FROM found WHERE tenant IS NOT NULL
 _LOG = """
 COPY (SELECT position, stream_id, version, topic, data, metadata, recorded_at, hash
         FROM event WHERE tenant = %s ORDER BY position)
+  TO STDOUT (FORMAT BINARY)
+"""
+_STRETCH = """
+COPY (SELECT position, stream_id, version, topic, data, metadata, recorded_at, hash
+        FROM event WHERE tenant = %s AND position > %s ORDER BY position LIMIT %s)
   TO STDOUT (FORMAT BINARY)
 """
 _LOG_TYPES = ["int8", "uuid", "int4", "text", "bytea", "bytea", "timestamptz", "bytea"]
@@ -76,14 +89,28 @@ class BrokenLink:
     reason: str
 
 
+class Mark(NamedTuple):
+    """What a log of so many events comes to: the root of its tree, the hash of its last event."""
+
+    root: bytes
+    head: bytes
+
+
 @dataclass(frozen=True, slots=True)
 class LogReport:
-    """One tenant's log: how many of its events are as they were stored, and what is not."""
+    """One tenant's log: how many of its events are as they were stored, and what is not.
+
+    ``length`` is how many events there are, broken ones included; ``root`` is over all of them, and
+    ``marks`` has what was asked for of the sizes that the log has.
+    """
 
     tenant: str
     events: int
     head: bytes
     broken: BrokenLink | None
+    length: int = 0
+    root: bytes = START
+    marks: Mapping[int, Mark] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +136,15 @@ class VerifyReport:
 
 
 @dataclass(frozen=True, slots=True)
+class Stretch:
+    """Part of a log: where it ended as far as it holds, and the first link that does not."""
+
+    position: int
+    head: bytes
+    broken: BrokenLink | None
+
+
+@dataclass(frozen=True, slots=True)
 class _Head:
     position: int
     hash: bytes
@@ -125,14 +161,17 @@ class _AsSent(Loader):
 
 
 def verify_log(
-    url: str, tenant: str | None = None, progress: Progress | None = None
+    url: str,
+    tenant: str | None = None,
+    progress: Progress | None = None,
+    sizes: Mapping[str, Collection[int]] | None = None,
 ) -> VerifyReport:
     """Verify one tenant's log, or all of them, as of one moment; writers are not disturbed.
 
-    Raises ``psycopg.Error`` when the log cannot be read.
+    ``sizes`` says for which sizes of whose log the report shall have a mark. Raises
+    ``psycopg.Error`` when the log cannot be read.
     """
-    with psycopg.connect(url, **database.parameters("verify", _OPTIONS)) as connection:
-        connection.adapters.register_loader("timestamptz", _AsSent)
+    with _reading(url) as connection:
         heads = {
             name: _Head(*row)
             for name, *row in connection.execute(_HEADS, binary=True)
@@ -150,50 +189,118 @@ def verify_log(
 
         return VerifyReport(
             tuple(
-                _verify_tenant(connection, name, heads.get(name), count)
+                _verify_tenant(
+                    connection, name, heads.get(name), count, (sizes or {}).get(name, ())
+                )
                 for name in sorted(tenants | heads.keys())
             )
         )
 
 
+def verify_stretch(
+    url: str, tenant: str, after: int, head: bytes | None, limit: int | None = None
+) -> Stretch:
+    """Verify the events that follow on position ``after``: all of them, or up to ``limit``.
+
+    ``head`` is the hash that the event at ``after`` is known to have; without, the stored one
+    counts. Without ``limit`` the head row is held against the last event too. Whether versions
+    follow each other is for :func:`verify_log`. Raises ``psycopg.Error``.
+    """
+    with _reading(url) as connection:
+        row = connection.execute(_HASH_AT, (tenant, after), binary=True).fetchone()
+        stored = row[0] if row else START if after == 0 else None
+        if stored is None or head not in (None, stored):
+            reason = (
+                "there is no event here any more"
+                if stored is None
+                else "its hash is not the one that it had when it was signed"
+            )
+            return Stretch(after, head or START, BrokenLink(tenant, after, None, None, reason))
+        chain = _Chain(tenant, _Head(after, stored, b""))
+        # from the very beginning, so that what stands before the first position shows
+        chain.follow(connection, _STRETCH, (tenant, after or _BEFORE_ALL, limit))
+        broken = chain.broken
+        if limit is None and broken is None:
+            row = connection.execute(_HEAD, (tenant,), binary=True).fetchone()
+            broken = _verify_head(tenant, _Head(*row) if row else None, chain.last)
+        return Stretch(chain.last.position, chain.last.hash, broken)
+
+
+@contextmanager
+def _reading(url: str) -> Iterator[Connection[TupleRow]]:
+    with psycopg.connect(url, **database.parameters("verify", _OPTIONS)) as connection:
+        connection.adapters.register_loader("timestamptz", _AsSent)
+        yield connection
+
+
 def _verify_tenant(
-    connection: Connection[TupleRow], tenant: str, head: _Head | None, count: Callable[[int], None]
+    connection: Connection[TupleRow],
+    tenant: str,
+    head: _Head | None,
+    count: Callable[[int], None],
+    sizes: Collection[int],
 ) -> LogReport:
-    last, broken = _verify_chain(connection, tenant, count)
-    broken = broken or _verify_head(tenant, head, last)
+    chain = _Chain(tenant, _Head(0, START, b""), count, frozenset(sizes))
+    chain.follow(connection, _LOG, (tenant,))
+    broken = chain.broken or _verify_head(tenant, head, chain.last)
     gap = connection.execute(_STREAM_GAP, (tenant,)).fetchone()
     if gap and (broken is None or gap[0] < broken.position):
         position, stream_id, version = gap
         reason = "its version does not follow the one before it"
         broken = BrokenLink(tenant, position, stream_id, version, reason)
-    return LogReport(tenant, last.position, last.hash, broken)
+    tree, last = chain.tree, chain.last
+    return LogReport(tenant, last.position, last.hash, broken, tree.size, tree.root(), chain.marks)
 
 
-def _verify_chain(
-    connection: Connection[TupleRow], tenant: str, count: Callable[[int], None]
-) -> tuple[_Head, BrokenLink | None]:
-    """Follow the chain as far as it holds."""
-    position, previous, recorded_at = 0, START, b""
-    broken: BrokenLink | None = None
-    with connection.cursor() as cursor, cursor.copy(_LOG, (tenant,)) as copy:
-        copy.set_types(_LOG_TYPES)
-        for found, stream_id, version, topic, data, metadata, at, stored in copy.rows():
-            if broken:  # to end a COPY early would end the transaction
-                continue
-            digest = event_digest(tenant, stream_id, version, topic, metadata, data)
-            expected = sha256(previous + found.to_bytes(8, "big", signed=True) + at + digest)
-            if found != position + 1:
-                reason = f"follows on position {position}: what was between them is gone"
-                broken = BrokenLink(tenant, found, stream_id, version, reason)
-            elif expected.digest() != stored:
-                reason = "is not what its hash was made of"
-                broken = BrokenLink(tenant, found, stream_id, version, reason)
-            else:
-                position, previous, recorded_at = found, stored, at
-                if position % _REPORT_EVERY == 0:
-                    count(_REPORT_EVERY)
-    count(position % _REPORT_EVERY)
-    return _Head(position, previous, recorded_at), broken
+class _Chain:
+    """Follows a tenant's chain as far as it holds, and its tree to the end."""
+
+    def __init__(
+        self,
+        tenant: str,
+        start: _Head,
+        count: Callable[[int], None] = lambda _events: None,
+        sizes: frozenset[int] = frozenset(),
+    ) -> None:
+        self.last = start
+        self.broken: BrokenLink | None = None
+        self.tree = Frontier()
+        self.marks: dict[int, Mark] = {}
+        self._tenant = tenant
+        self._count = count
+        self._sizes = sizes
+
+    def follow(
+        self, connection: Connection[TupleRow], query: str, parameters: tuple[object, ...]
+    ) -> None:
+        tenant, tree = self._tenant, self.tree
+        position, previous, recorded_at = self.last.position, self.last.hash, self.last.recorded_at
+        before = previous
+        with connection.cursor() as cursor, cursor.copy(query.encode(), parameters) as copy:
+            copy.set_types(_LOG_TYPES)
+            for found, stream_id, version, topic, data, metadata, at, stored in copy.rows():
+                digest = event_digest(tenant, stream_id, version, topic, metadata, data)
+                expected = sha256(
+                    before + found.to_bytes(8, "big", signed=True) + at + digest
+                ).digest()
+                before = stored
+                tree.append(leaf_hash(expected))
+                if tree.size in self._sizes:
+                    self.marks[tree.size] = Mark(tree.root(), expected)
+                if tree.size % _REPORT_EVERY == 0:
+                    self._count(_REPORT_EVERY)
+                if self.broken:
+                    continue
+                if found != position + 1:
+                    reason = f"follows on position {position}: what was between them is gone"
+                    self.broken = BrokenLink(tenant, found, stream_id, version, reason)
+                elif expected != stored:
+                    reason = "is not what its hash was made of"
+                    self.broken = BrokenLink(tenant, found, stream_id, version, reason)
+                else:
+                    position, previous, recorded_at = found, stored, at
+        self._count(tree.size % _REPORT_EVERY)
+        self.last = _Head(position, previous, recorded_at)
 
 
 def _verify_head(tenant: str, head: _Head | None, last: _Head) -> BrokenLink | None:
@@ -205,7 +312,9 @@ def _verify_head(tenant: str, head: _Head | None, last: _Head) -> BrokenLink | N
     elif head.position < last.position:
         reason = f"lies beyond the head of the log, which says position {head.position}"
         return BrokenLink(tenant, head.position + 1, None, None, reason)
-    elif head.hash != last.hash or (last.position and head.recorded_at != last.recorded_at):
+    elif head.hash != last.hash or (
+        last.position and last.recorded_at and head.recorded_at != last.recorded_at
+    ):
         reason = "the head row is not that of the last event"
     else:
         return None

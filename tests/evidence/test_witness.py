@@ -1,0 +1,335 @@
+"""The witness signs what it verified, extends what it signed, and says when it cannot."""
+
+import asyncio
+import errno
+import os
+import stat
+import threading
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from tests.eventstore.given import TENANT
+from tests.evidence.forging import rechain
+from tests.evidence.given import Site, site
+
+from registration.eventstore import database
+from registration.eventstore.verify import verify_log
+from registration.evidence import comparison, tree, watch, witness
+from registration.evidence.folder import CheckpointFolder, FolderError, checkpoint_key, fingerprint
+
+
+@pytest.fixture
+def here(database_url: str, tmp_path: Path) -> Site:
+    return site(database_url, tmp_path)
+
+
+def rows(here: Site, query: str) -> list[Any]:
+    with psycopg.connect(here.url, options="-c search_path=registration") as connection:
+        return connection.execute(query.encode()).fetchall()
+
+
+def test_a_log_that_grows_is_signed_each_time(here: Site) -> None:
+    here.append(3)
+    here.append(2, tenant="other")
+    found = here.look()
+    assert {name: log.verified_to for name, log in found.items()} == {TENANT: 3, "other": 2}
+    here.look()
+    here.append(400)
+    here.look()
+    here.append(1)
+    here.look()
+    assert here.signed() == [3, 403, 404]
+    assert here.signed("other") == [2]
+    report, compared = here.verified()
+    assert report.ok
+    assert (compared.held, compared.failed) == (3, None)
+    last = compared.last.checkpoint
+    assert (last.root, last.head) == (report.logs[0].root, report.logs[0].head)
+    assert rows(here, f"SELECT size FROM log_checkpoint WHERE tenant = '{TENANT}' ORDER BY 1") == [
+        (3,),
+        (403,),
+        (404,),
+    ]
+
+
+def test_an_empty_log_is_not_signed(here: Site) -> None:
+    here.change(f"INSERT INTO log_head VALUES ('{TENANT}', 0, sha256(''), '-infinity')")
+    assert here.look()[TENANT].broken is None
+    assert here.signed() == []
+
+
+def test_a_clock_that_goes_back(here: Site) -> None:
+    here.append(1)
+    here.look()
+    here.now = here.now.replace(year=2020)
+    here.append(1)
+    here.look()
+    first, second = comparison.read(here.folder.file(TENANT))
+    assert second.checkpoint.at == first.checkpoint.at
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["tree kept", "tree forgotten"])
+def test_a_log_written_anew_to_its_end_is_not_signed(here: Site, kept: bool) -> None:
+    here.append(300)
+    here.look()
+    here.append(5)
+    forge(here, 2)
+    if not kept:
+        here.change("DELETE FROM tree_node")
+    assert verify_log(here.url).ok
+    found = here.look()[TENANT]
+    assert found.broken is not None
+    assert found.broken.position == 300
+    assert "when it was signed" in found.broken.reason
+    assert here.signed() == [300]
+    assert found.verified_to == 300
+
+
+def test_hashes_that_are_not_those_that_were_signed(here: Site) -> None:
+    """The hash stored with an old event is another one: the tree over it does not extend."""
+    here.append(40)
+    here.look()
+    here.append(5)
+    here.change("UPDATE event SET hash = sha256('') WHERE position = 20")
+    found = here.look()[TENANT]
+    assert found.broken is not None
+    assert here.signed() == [40]
+    assert "not the one that was signed" in found.broken.reason
+
+
+def test_a_tail_that_was_cut(here: Site) -> None:
+    here.append(10)
+    here.look()
+    cut(here, 7)
+    assert verify_log(here.url).ok
+    found = here.look()[TENANT]
+    assert found.broken is not None
+    assert (found.broken.position, found.broken.reason) == (10, "there is no event here any more")
+
+
+def test_a_log_that_is_gone(here: Site) -> None:
+    here.append(2)
+    here.look()
+    here.change("DELETE FROM event", "DELETE FROM log_head")
+    assert verify_log(here.url).logs == ()
+    assert here.look()[TENANT].broken is not None
+
+
+def test_new_events_that_do_not_hold_are_not_signed(here: Site) -> None:
+    here.append(4)
+    here.look()
+    here.append(4)
+    here.change("UPDATE event SET data = '{}' WHERE position = 6")
+    found = here.look()[TENANT]
+    assert found.broken is not None
+    assert found.broken.position == 6
+    assert here.signed() == [4]
+    here.append(1)
+    assert here.look()[TENANT].broken == found.broken
+
+
+def test_old_events_are_read_again(here: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An edited row in the midst breaks no checkpoint to come, so a second pass looks for it."""
+    monkeypatch.setattr(witness, "REVIEWED_AT_ONCE", 3)
+    here.append(10)
+    first = here.look()[TENANT]
+    assert (first.reviewed_to, first.whole_at) == (4, here.now)
+    here.change("UPDATE event SET data = data || ' ' WHERE position = 7")
+    here.append(1)
+    found = here.look()[TENANT]
+    assert found.broken is not None
+    assert (found.broken.position, found.broken.reason) == (7, "is not what its hash was made of")
+    # the log still only grew: what comes after is signed all the same
+    assert here.signed() == [10, 11]
+    assert here.look()[TENANT].broken == found.broken
+    here.change("UPDATE event SET data = substr(data, 1, length(data) - 1) WHERE position = 7")
+    assert [here.look()[TENANT].reviewed_to for _ in range(2)] == [8, 0]
+    assert here.look()[TENANT].whole_at is not None
+
+
+def test_an_event_before_the_first(here: Site) -> None:
+    here.append(3)
+    here.look()
+    here.change(
+        "INSERT INTO event SELECT tenant, 0, gen_random_uuid(), 1, topic, data, metadata,"
+        " recorded_at, hash FROM event WHERE position = 1"
+    )
+    found = here.look()[TENANT]
+    assert found.broken is not None
+    assert found.broken.position == 0
+
+
+def test_a_damaged_tree_is_made_anew(here: Site) -> None:
+    here.append(600)
+    here.look()
+    for damage in ("UPDATE tree_node SET hash = sha256('')", "DELETE FROM tree_node WHERE index=0"):
+        here.change(damage)
+        here.append(1)
+        assert here.look()[TENANT].broken is None
+    assert here.verified()[1].failed is None
+
+
+def test_a_full_disk_is_told_and_tried_again(
+    here: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    here.append(2)
+    here.look()
+    before = here.folder.file(TENANT).read_bytes()
+    here.append(1)
+    write, room = os.write, [40]
+
+    def full(fd: int, content: bytes) -> int:
+        if not room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(fd, content[: room.pop()])
+
+    monkeypatch.setattr(os, "write", full)
+    found = here.look()[TENANT]
+    assert found.unwritten == "No space left on device"
+    assert found.broken is None
+    assert here.folder.file(TENANT).read_bytes() == before
+    assert "no checkpoint of the log of" in caplog.text
+    monkeypatch.undo()
+    assert summary(here) == (0, 1, 1)
+    assert here.look()[TENANT].unwritten is None
+    assert here.signed() == [2, 3]
+    assert summary(here) == (0, 0, 1)
+
+
+def test_a_folder_that_cannot_be_used(here: Site) -> None:
+    here.append(1)
+    here.folder.path.write_text("a file is in the way")
+    assert here.look()[TENANT].unwritten == "File exists"
+    assert summary(here) == (0, 1, 1)
+
+
+def test_what_a_crash_left_half_written_is_taken_away(here: Site) -> None:
+    here.append(1)
+    here.look()
+    path = here.folder.file(TENANT)
+    whole = path.read_bytes()
+    path.write_bytes(whole + b"\n" + whole[: len(whole) // 2])
+    here.append(1)
+    here.look()
+    assert here.signed() == [1, 2]
+    assert path.read_bytes().startswith(whole)
+
+
+def test_a_crash_between_the_file_and_its_copy(here: Site) -> None:
+    here.append(1)
+    here.look()
+    here.change("DELETE FROM log_checkpoint")
+    here.look()
+    assert rows(here, "SELECT size FROM log_checkpoint") == [(1,)]
+
+
+def test_another_file_is_in_its_place(here: Site) -> None:
+    here.append(1)
+    here.append(1, tenant="other")
+    here.look()
+    here.folder.file("other").replace(here.folder.file(TENANT))
+    assert here.look()[TENANT].unwritten == "the last one in its file is of another log"
+    here.folder.file(TENANT).write_text("nothing\n\n— nothing of ours\n")
+    with pytest.raises(FolderError):
+        here.folder.last(TENANT)
+    assert here.look()[TENANT].unwritten
+
+
+def test_a_new_key_goes_on_after_the_old_one(here: Site) -> None:
+    here.append(1)
+    here.look()
+    old, here.key = here.key, Ed25519PrivateKey.from_private_bytes(b"\1" * 32)
+    here.append(1)
+    here.look()
+    assert here.signed() == [1, 2]
+    assert here.verified()[1].held == 1
+    keys = [old.public_key(), here.key.public_key()]
+    read = comparison.read(here.folder.file(TENANT))
+    assert all(signed.verified(keys) for signed in read)
+    # a checkpoint of a key that nobody published is not gone on from
+    (here.folder.path / f"{fingerprint(here.key.public_key())}.pem").unlink()
+    here.key = old
+    assert "not signed by a key" in str(here.look()[TENANT].unwritten)
+
+
+def test_two_at_once_sign_once(here: Site) -> None:
+    here.append(500)
+    looks = [threading.Thread(target=here.look) for _ in range(4)]
+    for look in looks:
+        look.start()
+    for look in looks:
+        look.join()
+    assert here.signed() == [500]
+
+
+def test_two_with_folders_of_their_own(here: Site, tmp_path: Path) -> None:
+    here.append(2)
+    there = Site(here.url, CheckpointFolder(tmp_path / "elsewhere"))
+    here.look()
+    there.look()
+    assert here.signed() == there.signed() == [2]
+
+
+def test_nobody_else_may_read_what_is_written(here: Site, tmp_path: Path) -> None:
+    here.append(1)
+    here.look()
+    checkpoint_key(tmp_path)
+    for path in (here.folder.file(TENANT), tmp_path / "checkpoint-key.pem"):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(here.folder.path.stat().st_mode) == 0o700
+
+
+def test_it_gets_over_a_database_that_is_away(here: Site, caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        stop = asyncio.Event()
+        running = asyncio.create_task(
+            witness.run_forever(
+                "postgresql://127.0.0.1:1/none", here.folder, here.key, interval=9, stop=stop
+            )
+        )
+        while "could not be looked at" not in caplog.text:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        stop.set()
+        await running
+
+    asyncio.run(scenario())
+
+
+def summary(here: Site) -> tuple[int, int, int]:
+    async def read() -> tuple[int, int, int]:
+        async with await database.connect(here.url, name="test") as connection:
+            found = await watch.summary(connection)
+            return found.broken, found.unwritten, found.failures
+
+    return asyncio.run(read())
+
+
+def cut(here: Site, position: int) -> None:
+    """Cut off the log behind a position, head included."""
+    here.change(
+        f"DELETE FROM event WHERE position > {position}",
+        "UPDATE log_head h SET position = e.position, hash = e.hash, recorded_at = e.recorded_at"
+        f" FROM event e WHERE e.tenant = h.tenant AND e.position = {position}",
+    )
+
+
+def forge(here: Site, position: int) -> None:
+    """Change an event and make the chain anew from there to its end, head included."""
+    here.change(f"UPDATE event SET metadata = '{{}}' WHERE position = {position}")
+    rechain(here.url, TENANT)
+
+
+def test_the_tree_says_when_it_is_not_there(here: Site) -> None:
+    here.append(300)
+
+    async def ask() -> None:
+        async with await database.connect(here.url, name="test") as connection:
+            with pytest.raises(tree.TreeError):
+                await tree.root(connection, TENANT, 300)
+            with pytest.raises(tree.TreeError):
+                await tree.extend(connection, TENANT, 600)
+
+    asyncio.run(ask())
