@@ -29,6 +29,8 @@ from registration.api import (
     operations,
     patients,
     portraits,
+    report_page,
+    reports,
     sync,
     vital_status,
 )
@@ -62,6 +64,7 @@ from registration.gate import Gate
 from registration.memory import collect_seldom
 from registration.portraits import Portraits
 from registration.settings import Settings
+from registration.sync.devices import Devices
 from registration.sync.positions import Positions
 from registration.sync.push import Pusher
 
@@ -112,7 +115,10 @@ def _hot_routes() -> list[Route]:
     ]
 
 
-_PARTS = (patients, consents, portraits, extensions, encounters, merges, sync, operations)
+_PARTS = (
+    *(patients, consents, portraits, extensions, encounters, merges, sync),
+    *(reports, report_page, operations),
+)
 
 
 def application(settings: Settings, clock: Callable[[], datetime] | None = None) -> FastAPI:
@@ -160,7 +166,7 @@ def _lifespan(settings: Settings, clock: Callable[[], datetime] | None) -> Any:
         views = database.pool(url, name="views", size=8)
         await store.open()
         await views.open()
-        gate, positions = Gate(store), Positions(views)
+        gate, positions, devices = Gate(store), Positions(views), Devices(views)
         app.state.services = Services(
             settings,
             store,
@@ -170,6 +176,7 @@ def _lifespan(settings: Settings, clock: Callable[[], datetime] | None) -> Any:
             clock or utc_now,
             Portraits(views),
             Pusher(gate),
+            devices,
             positions,
             app.state.metrics,
             policy_of(settings),
@@ -182,6 +189,7 @@ def _lifespan(settings: Settings, clock: Callable[[], datetime] | None) -> Any:
                 yield
         finally:
             tidying.cancel()
+            await devices.close()
             await store.close()
             await views.close()
 

@@ -36,6 +36,7 @@ _TAGS = (
     "encounters",
     "mpi",
     "sync",
+    "reports",
     "operations",
 )
 _TAG_OF = {
