@@ -17,9 +17,10 @@ SYNC_HEALTH = Report(
     title="Synchronisation",
     definition=(
         "How synchronisation goes. The service sees what arrives: what still waits on a device is "
-        "known when it comes. Refusals are counted when they are first told, by code; devices are "
-        "those that have ever pushed, whatever the window. What counts here is mutations and "
-        "devices, not patients: nothing is kept back."
+        "known when it comes. Refusals are counted by code: what the record stands against once, "
+        "however often the device asks again, and what the mutation itself cannot do each time. "
+        "Devices are those that have ever pushed, whatever the window. What counts here is "
+        "mutations and devices, not patients: nothing is kept back."
     ),
     period="Arrived on a day from `from` up to, not including, `to`.",
     default_days=31,
