@@ -13,6 +13,7 @@ from registration.commands import (
     desk,
     import_,
     migrate,
+    mpi,
     readmodels,
     retention,
     sample,
@@ -39,6 +40,7 @@ COMMANDS = (
     demo,
     desk,
     simulate,
+    mpi,
 )
 
 EXPECTED_ERRORS = (

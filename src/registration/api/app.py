@@ -21,10 +21,12 @@ from starlette.types import ASGIApp
 
 from registration import __version__
 from registration.api import (
+    candidates,
     consents,
     encounters,
     extensions,
     keys,
+    matching,
     merges,
     operations,
     patients,
@@ -98,6 +100,7 @@ _OF_THEIR_OWN_SHAPE = {
     Operation.SET_PORTRAIT: portraits.set_portrait,
     Operation.RECORD_DEATH: vital_status.record_death,
     Operation.UNMERGE: merges.unmerge,
+    Operation.DISMISS_CANDIDATE: candidates.dismiss,
 }
 
 
@@ -116,8 +119,8 @@ def _hot_routes() -> list[Route]:
 
 
 _PARTS = (
-    *(patients, consents, portraits, extensions, encounters, merges, sync),
-    *(reports, report_page, operations),
+    *(patients, consents, portraits, extensions, encounters, merges),
+    *(matching, candidates, sync, reports, report_page, operations),
 )
 
 

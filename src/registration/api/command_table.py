@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass
 
+from registration.domain.commands import Reason
 from registration.domain.contract import Operation
+from registration.domain.handlers import HANDLERS
+from registration.domain.resources import Model
 
 JSON = frozenset({"application/json"})
 MERGE_PATCH = frozenset({"application/merge-patch+json", "application/json"})
@@ -14,7 +17,9 @@ class CommandRoute:
     """Where an operation is found.
 
     ``entry`` names the path parameter of the entry it is about. A DELETE takes its payload from
-    the query. ``body_optional``: no body at all says as much as ``{}``.
+    the query. ``body_optional``: no body at all says as much as ``{}``. ``body`` is what is said,
+    where the payload holds more than that. ``answers`` is the status of the answer where it does
+    not follow from the operation: something may be stored for the first time, and not be new.
     """
 
     method: str
@@ -24,6 +29,18 @@ class CommandRoute:
     entry: str | None = None
     media_types: frozenset[str] = JSON
     body_optional: bool = False
+    body: type[Model] | None = None
+    answers: int | None = None
+
+    @property
+    def payload(self) -> type[Model]:
+        """What a client says."""
+        return self.body or HANDLERS[self.operation].payload
+
+    @property
+    def status(self) -> int:
+        """The status of a success."""
+        return self.answers or (201 if HANDLERS[self.operation].makes else 200)
 
     @property
     def has_body(self) -> bool:
@@ -126,6 +143,14 @@ COMMAND_ROUTES: tuple[CommandRoute, ...] = (
         "POST", f"{_MERGE}/rejection", Operation.REJECT_MERGE, "Turn a proposed merge down"
     ),
     CommandRoute("POST", f"{_MERGE}/unmerge", Operation.UNMERGE, "Undo a merge"),
+    CommandRoute(
+        "POST",
+        "/v1/mpi/candidates/{id}/dismissal",
+        Operation.DISMISS_CANDIDATE,
+        "Find a possible duplicate to be two persons",
+        body=Reason,
+        answers=200,
+    ),
     CommandRoute(
         "POST",
         "/v1/extension-schemas/{schema}/versions",

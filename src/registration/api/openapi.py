@@ -12,10 +12,12 @@ from pydantic.json_schema import models_json_schema
 from starlette.routing import BaseRoute
 
 from registration.api.command_table import COMMAND_ROUTES, IMAGES, CommandRoute
+from registration.api.mpi_wire import MatchQuery
 from registration.api.problems import PROBLEM_JSON, PROBLEMS
 from registration.api.push import Push, QueuedMutation
 from registration.api.wire import Deceased, ProblemDetails, Receipt, Unmerged
 from registration.domain.aggregate import Aggregate
+from registration.domain.candidate import Dismissal
 from registration.domain.contract import Operation, Resource, rules_for
 from registration.domain.encounter import Encounter, EncounterResource
 from registration.domain.extension_schema import SchemaVersion
@@ -58,6 +60,7 @@ _ANSWERS: dict[Operation, type[BaseModel]] = {
     Operation.APPROVE_MERGE: MergeResource,
     Operation.REJECT_MERGE: MergeResource,
     Operation.UNMERGE: Unmerged,
+    Operation.DISMISS_CANDIDATE: Dismissal,
 }
 """What a command answers with, where that is not the patient."""
 _COMMON = (
@@ -134,11 +137,9 @@ def _scope_of(route: APIRoute) -> str | None:
 
 def _schemas() -> dict[str, Any]:
     payloads = {
-        HANDLERS[route.operation].payload
-        for route in COMMAND_ROUTES
-        if route.has_body and route.media_types != IMAGES
+        route.payload for route in COMMAND_ROUTES if route.has_body and route.media_types != IMAGES
     }
-    payloads |= {Push, QueuedMutation}
+    payloads |= {Push, QueuedMutation, MatchQuery}
     modes: list[Any] = [
         (model, "validation") for model in sorted(payloads, key=lambda m: m.__name__)
     ]
@@ -214,7 +215,7 @@ def _command(route: CommandRoute) -> dict[str, Any]:
     made: dict[str, Any] = {
         "operationId": route.operation.value,
         "summary": route.summary,
-        "description": (handler.payload.__doc__ or "").strip(),
+        "description": (route.payload.__doc__ or "").strip(),
         "tags": [_TAG_OF.get(rule.resource, "patients")],
         "security": [{"bearer": []}],
         "x-conflict-policy": rule.policy.value,
@@ -222,13 +223,13 @@ def _command(route: CommandRoute) -> dict[str, Any]:
         "x-required-scope": rule.scope,
         "x-version-required": rule.needs_version,
         "parameters": parameters,
-        "responses": _success(handler.makes, _ANSWERS.get(route.operation, PatientResource))
+        "responses": _success(route.status == 201, _ANSWERS.get(route.operation, PatientResource))
         | _keyed(problems(*_COMMON, *_refusals(route))),
     }
     if route.has_body:
         made["requestBody"] = _body(route)
     else:
-        parameters.extend(_from_query(handler.payload))
+        parameters.extend(_from_query(route.payload))
     return made
 
 
@@ -236,7 +237,7 @@ def _body(route: CommandRoute) -> dict[str, Any]:
     if route.media_types == IMAGES:
         schema: dict[str, Any] = {"type": "string", "format": "binary"}
     else:
-        schema = {"$ref": _REF + HANDLERS[route.operation].payload.__name__}
+        schema = {"$ref": _REF + route.payload.__name__}
     return {
         "required": not route.body_optional,
         "content": {media: {"schema": schema} for media in sorted(route.media_types)},
@@ -278,6 +279,7 @@ _MAY_REFUSE: dict[Operation, tuple[str, ...]] = {
     Operation.APPROVE_MERGE: ("MERGE_NOT_ALLOWED", "PATIENT_MERGED"),
     Operation.REJECT_MERGE: ("MERGE_NOT_ALLOWED",),
     Operation.UNMERGE: ("MERGE_NOT_ALLOWED",),
+    Operation.DISMISS_CANDIDATE: ("READ_MODEL_BEHIND",),
     Operation.OPEN_ENCOUNTER: ("NOT_FOUND", "PATIENT_DECEASED", "PATIENT_MERGED"),
     Operation.TRANSITION_ENCOUNTER: ("ENCOUNTER_TRANSITION_NOT_ALLOWED",),
 }

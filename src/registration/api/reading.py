@@ -166,13 +166,11 @@ async def from_view(
     return await detached(found())
 
 
-class Page(BaseModel):
-    """The parameters of every list."""
+class Moment(BaseModel):
+    """The parameter of every query of a read model."""
 
     model_config = ConfigDict(extra="forbid", alias_generator=to_camel, hide_input_in_errors=True)
 
-    limit: Annotated[int, Field(ge=1, le=200)] = 50
-    cursor: Annotated[str | None, Field(max_length=2000)] = None
     min_position: Annotated[
         int | None,
         Field(ge=0, lt=2**63, description="Wait up to 2 s until the answer includes this position"),
@@ -184,6 +182,13 @@ class Page(BaseModel):
         if isinstance(value, str) and "\0" in value:
             raise ValueError("holds a NUL character")
         return value
+
+
+class Page(Moment):
+    """The parameters of every list."""
+
+    limit: Annotated[int, Field(ge=1, le=200)] = 50
+    cursor: Annotated[str | None, Field(max_length=2000)] = None
 
 
 async def history_of(

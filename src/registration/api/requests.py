@@ -311,6 +311,8 @@ IndexReader = Annotated[Caller, Depends(_with_scope("mpi:read"))]
 """A caller who may look into the master patient index."""
 Analyst = Annotated[Caller, Depends(_with_scope("report:read"))]
 """A caller who may read reports."""
+MatchReader = Annotated[Caller, Depends(_with_scope("mpi:read"))]
+"""A caller who may look for duplicates."""
 Syncer = Annotated[Caller, Depends(_with_scope("sync"))]
 """A device that synchronises."""
 AnyCaller = Annotated[Caller, Depends(authenticated)]

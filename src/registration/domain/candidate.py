@@ -5,8 +5,8 @@ What happened is that a person looked at the pair and found two persons: only th
 stream whose id follows from the two patients.
 """
 
-from collections.abc import Sequence
-from typing import Annotated, ClassVar, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, NamedTuple
 from uuid import UUID, uuid5
 
 from pydantic import Field
@@ -28,6 +28,35 @@ def ordered(one: UUID, other: UUID) -> tuple[UUID, UUID]:
 def candidate_id(one: UUID, other: UUID) -> UUID:
     """Return the id of a pair of patients, whichever is named first."""
     return uuid5(_PAIRS, "".join(map(str, ordered(one, other))))
+
+
+_COMPARED = (
+    *("names", "gender", "birthDate", "birthDateEstimated", "deceased", "identifiers", "telecom"),
+    *("addresses", "nextOfKin", "maritalStatus", "preferredLanguage", "facility"),
+)
+"""Members of a patient, by wire name, in the order in which people look at them."""
+_NOT_COMPARED = frozenset({"id", "recordedAt", "recordedBy"})
+
+
+def differences(left: Mapping[str, Any], right: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the members in which two patients differ, both given as plain values of the wire.
+
+    Shape: ``[{"path", "left", "right"}]``, absent members as ``None``. Ids of entries say nothing.
+    """
+    found = []
+    for member in _COMPARED:
+        one, other = _bare(left.get(member)), _bare(right.get(member))
+        if one != other:
+            found.append({"path": f"/{member}", "left": one, "right": other})
+    return found
+
+
+def _bare(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_bare(each) for each in value]
+    if isinstance(value, dict):
+        return {name: each for name, each in value.items() if name not in _NOT_COMPARED}
+    return value
 
 
 class Dismissal(Model):

@@ -118,7 +118,7 @@ class PatientFact:
             case PatientRestored():
                 self.merged_at = None
             case PatientAbsorbed():
-                self.absorbed |= {str(e.patient_id): len(e.identifiers) for e in event.retired}
+                self.absorbed[str(event.patient_id)] = len(event.identifiers)
             case PatientReleased():
                 for each in event.patient_ids:
                     self.absorbed.pop(str(each), None)

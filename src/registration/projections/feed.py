@@ -142,8 +142,8 @@ def unwanted(model: ReadModel) -> frozenset[str]:
     return frozenset(kind.TOPIC for kind in EVENTS if kind not in model.EVENTS)
 
 
-def divide(heads: Mapping[str, int], read: dict[str, int]) -> list[Slice]:
-    """Choose what to read next, and move ``read`` on by it.
+def divide(heads: Mapping[str, int], read: dict[str, int], most: int = BATCH) -> list[Slice]:
+    """Choose the next events to read, ``most`` of them, and move ``read`` on by that.
 
     Tenants share a batch; those who are nearly level get all of theirs, and one that is far
     behind what they leave.
@@ -152,8 +152,8 @@ def divide(heads: Mapping[str, int], read: dict[str, int]) -> list[Slice]:
         (head - read.get(tenant, 0), tenant)
         for tenant, head in heads.items()
         if head > read.get(tenant, 0)
-    )[:BATCH]
-    left = BATCH
+    )[:most]
+    left = most
     slices = []
     for i, (gap, tenant) in enumerate(gaps):
         taken = min(gap, left // (len(gaps) - i))

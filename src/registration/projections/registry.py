@@ -1,6 +1,7 @@
 """The one list of read models, and what a read model is."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Protocol
 
 from psycopg import AsyncConnection
@@ -13,6 +14,7 @@ from registration.projections import (
     changes,
     encounters,
     extension_schemas,
+    matching,
     merges,
     portraits,
     search,
@@ -59,5 +61,9 @@ READ_MODELS: tuple[ReadModel, ...] = (
     portraits,
     merges,
     changes,
+    matching,
     analytics,
 )
+
+OWN_PACE: Mapping[str, int] = MappingProxyType({matching.NAME: 50})
+"""Read models that are not fed together with the others, with the most events in a batch."""

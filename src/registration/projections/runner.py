@@ -14,6 +14,9 @@ committed once. Where that fails, each of them gets the batch in a transaction o
 event that cannot be applied parks its stream in that read model, and a read model that is broken
 as a whole is left out and tried again; the others notice neither.
 
+**At their own pace.** A read model that takes long over an event (``registry.OWN_PACE``) is fed on
+a connection of its own, in smaller batches, so that the others are never behind because of it.
+
 **Rebuild without a gap.** A rebuild reads the log from position 1 into the schema
 ``<name>_rebuild`` while the live runner goes on with the live schema. When it is nearly level, one
 transaction locks the ``read_model`` row, reads the rest, exchanges the schemas by renaming them,
@@ -42,6 +45,7 @@ import psycopg
 
 from registration.eventstore import database
 from registration.projections.feed import (
+    BATCH,
     LEADER,
     WRITER,
     Connection,
@@ -64,7 +68,7 @@ from registration.projections.feed import (
     unwanted,
 )
 from registration.projections.rebuild import RebuildError, rebuild
-from registration.projections.registry import READ_MODELS, ReadModel
+from registration.projections.registry import OWN_PACE, READ_MODELS, ReadModel
 
 log = logging.getLogger(__name__)
 
@@ -87,9 +91,19 @@ async def run_forever(
     database that goes away. An idle leader looks at the log's heads every ``poll`` seconds, and
     after some quiet seconds every 2.5 ``poll``.
     """
-    async with asyncio.TaskGroup() as rebuilds:
-        runner = _Runner(url, models, poll, stop or asyncio.Event(), rebuilds)
-        await runner.run()
+    stop = stop or asyncio.Event()
+    async with asyncio.TaskGroup() as tasks:
+        for batch, fed in _paces(models):
+            tasks.create_task(_Runner(url, fed, poll, stop, tasks, batch).run())
+
+
+def _paces(models: Sequence[ReadModel]) -> Iterator[tuple[int, list[ReadModel]]]:
+    """Yield which read models are fed together, with the most events in a batch of theirs."""
+    if together := [model for model in models if model.NAME not in OWN_PACE]:
+        yield BATCH, together
+    for model in models:
+        if model.NAME in OWN_PACE:
+            yield OWN_PACE[model.NAME], [model]
 
 
 @dataclass
@@ -123,12 +137,14 @@ class _Runner:
         poll: float,
         stop: asyncio.Event,
         rebuilds: asyncio.TaskGroup,
+        batch: int,
     ) -> None:
         self._url = url
         self._models = models
         self._poll = poll
         self._stop = stop
         self._rebuilds = rebuilds
+        self._batch = batch
         self._rebuilding: dict[str, asyncio.Task[None]] = {}
         self._locked: set[str] = set()
         self._led: dict[str, _Led] = {}
@@ -205,7 +221,7 @@ class _Runner:
         more = False
         for group in self._groups():
             read = dict(group[0].positions)
-            if slices := divide(heads, read):
+            if slices := divide(heads, read, self._batch):
                 others = frozenset.intersection(*(led.unwanted for led in group))
                 self._fed_at = asyncio.get_running_loop().time()
                 await self._take(group, await read_slices(self._connection, slices, others))
