@@ -92,7 +92,7 @@ class Log:
             released = events.PatientReleased(merge_id=merge_id, patient_ids=(retired,))
             self._add(survivor, released, is_pushed)
             undone = {"survivor_id": survivor, "retired_id": retired, "released_by": (survivor,)}
-            self._add(merge_id, events.MergeReversed(**undone, reason="twins"), is_pushed)  # type: ignore[arg-type]
+            self._add(merge_id, events.MergeReversed(**undone, reason="twins"), is_pushed)
         elif known.merged_into is None and not known.absorbed and merge_id not in self._versions:
             away = events.PatientMergedAway(merge_id=merge_id, survivor_id=survivor)
             absorbed = events.PatientAbsorbed(

@@ -48,7 +48,7 @@ class Drawing(NamedTuple):
 
 def words(name: str) -> str:
     """Return the name of a column as words."""
-    return _HUMP.sub(" ", name).lower().replace("p 9", "P9")
+    return _HUMP.sub(" ", name).lower()
 
 
 def shown(value: Any, column: Column, zone: ZoneInfo) -> str:

@@ -26,7 +26,7 @@ from registration.domain.errors import DomainError, invalid
 from registration.domain.validation import validation_failed
 from registration.reports.as_csv import as_csv
 from registration.reports.catalogue import REPORTS
-from registration.reports.declared import Report
+from registration.reports.declared import Column, Report
 
 router = APIRouter()
 
@@ -39,6 +39,7 @@ _HEADERS = {
     "base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
 }
 _FILTERS = ("from", "to", "facility")
+_OF_TIME = frozenset({"seconds", "minutes", "hours"})
 
 
 class Section(NamedTuple):
@@ -122,7 +123,7 @@ async def _section(request: Request, caller: Caller, report: Report, query: Repo
         report,
         window=window,
         drawing=drawn(report, counted.rows, steps, zone),
-        head=tuple(words(column.name) for column in counted.columns),
+        head=tuple(map(_headed, counted.columns)),
         rows=tuple(
             tuple(shown(row[column.name], column, zone) for column in counted.columns)
             for row in counted.rows
@@ -130,6 +131,12 @@ async def _section(request: Request, caller: Caller, report: Report, query: Repo
         suppressed=counted.suppressed,
         position=counted.position,
     )
+
+
+def _headed(column: Column) -> str:
+    """Return the head of a column: with its unit where figures without one mean nothing."""
+    unit = f", {column.unit}" if column.unit in _OF_TIME else ""
+    return words(column.name) + unit
 
 
 def _told(error: DomainError) -> str:
