@@ -73,12 +73,14 @@ class Log:
 
     def _change(self, its_id: UUID, kind: int, is_pushed: bool) -> None:
         state, event = self.patients[its_id], _CHANGES[kind]
-        gone = {
+        possible = {
+            events.IdentifierAdded: not state.identifiers,
             events.IdentifierRetired: state.identifiers,
+            events.NextOfKinAdded: not state.next_of_kin,
             events.NextOfKinRemoved: state.next_of_kin,
             events.DeathReversed: state.deceased,
         }
-        if state.merged_into is None and gone.get(type(event), True):
+        if state.merged_into is None and possible.get(type(event), True):
             self._add(its_id, event, is_pushed)
 
     def _merge(self, survivor: UUID, retired: UUID, is_pushed: bool) -> None:

@@ -94,6 +94,7 @@ CREATE TABLE consent_fact (
     begins_at   timestamptz NOT NULL,
     valid_until timestamptz,
     recorded_at timestamptz NOT NULL,
+    superseded_at timestamptz,
     PRIMARY KEY (tenant, patient_id, flag, version)
 );
 CREATE TABLE mutation_fact (
@@ -156,7 +157,15 @@ _LEAVE_STATUS: LiteralString = """
 UPDATE status_fact SET until = %s WHERE tenant = %s AND encounter_id = %s AND version = %s
 """
 _ENTER_STATUS: LiteralString = "INSERT INTO status_fact VALUES (%s, %s, %s, %s, %s, NULL)"
-_WRITE_CONSENT: LiteralString = "INSERT INTO consent_fact VALUES (%s, %s, %s, %s, %s, %s, %s, %s)"
+_WRITE_CONSENT: LiteralString = """
+INSERT INTO consent_fact VALUES (%s, %s, %s, %s, %s, %s, %s, %s, NULL)
+"""
+# In force is the last one of those that have begun: so a decision holds until the first moment from
+# which any later one does.
+_SUPERSEDE_CONSENT: LiteralString = """
+UPDATE consent_fact SET superseded_at = least(superseded_at, %s)
+ WHERE tenant = %s AND patient_id = %s AND flag = %s AND version < %s
+"""
 # A mutation may store several events: the first one in the log tells when it arrived.
 _WRITE_MUTATION: LiteralString = """
 INSERT INTO mutation_fact VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING
@@ -171,7 +180,10 @@ async def apply(connection: Connection, events: Recorded) -> None:
     """Take in events of one tenant."""
     await _patients(connection, [r for r in events if isinstance(r.event, PatientEvent)])
     await _encounters(connection, [r for r in events if isinstance(r.event, EncounterEvent)])
-    await _write(connection, _WRITE_CONSENT, map(_consent, events))
+    consents = [row for row in map(_consent, events) if row is not None]
+    await _write(connection, _WRITE_CONSENT, consents)
+    later = [(row[5], *row[:4]) for row in consents]
+    await _write(connection, _SUPERSEDE_CONSENT, later)
     await _write(connection, _WRITE_MUTATION, map(_mutation, events))
     await _write(connection, _WRITE_MERGE, map(_merge, events))
     await _write(connection, _REVERSE_MERGE, map(_reversal, events))

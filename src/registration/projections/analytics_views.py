@@ -198,6 +198,11 @@ VIEWS: tuple[View, ...] = (
             ),
             ViewColumn("begins_at", "c.begins_at", "from when it holds"),
             ViewColumn("valid_until", "c.valid_until", "up to when it holds; null: without end"),
+            ViewColumn(
+                "superseded_at",
+                "c.superseded_at",
+                "from when a decision that was recorded later holds instead; null: there is none",
+            ),
             ViewColumn("recorded_at", "c.recorded_at", "when it was stored"),
         ),
     ),

@@ -60,6 +60,7 @@ async def count(connection: AsyncConnection[TupleRow], report: Report, asked: As
     columns = report.shown(asked.by)
     async with connection.transaction():
         await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        await connection.execute("SET LOCAL work_mem = '32MB'")  # they sort and join whole tables
         cursor = await connection.execute(_POSITION, (list(report.reads), asked.tenant))
         (position,) = await cursor.fetchone() or (0,)
         async with connection.cursor(row_factory=dict_row) as facts:

@@ -45,10 +45,14 @@ SELECT 'record' AS kind, chosen.merged, paired.id IS NOT NULL AS in_pair, NULL::
   FROM chosen LEFT JOIN paired ON paired.id = chosen.id
  UNION ALL
 SELECT 'pair', NULL, NULL, NULL FROM pair
- WHERE current_one IN (SELECT id FROM chosen) OR current_other IN (SELECT id FROM chosen)
+  LEFT JOIN chosen AS one ON one.id = current_one
+  LEFT JOIN chosen AS other ON other.id = current_other
+ WHERE one.id IS NOT NULL OR other.id IS NOT NULL
  UNION ALL
 SELECT 'decision', NULL, NULL, extract(epoch FROM took) / 3600 FROM decided
- WHERE took >= '0' AND (one IN (SELECT id FROM chosen) OR other IN (SELECT id FROM chosen))
+  LEFT JOIN chosen AS one ON one.id = decided.one
+  LEFT JOIN chosen AS other ON other.id = decided.other
+ WHERE took >= '0' AND (one.id IS NOT NULL OR other.id IS NOT NULL)
 """,
     columns=(
         count("registered", "records", "records registered, merged away or not", _RECORD),

@@ -127,8 +127,9 @@ COMPLETENESS = Report(
     period="Registered on a day from `from` up to, not including, `to`.",
     source="""
 SELECT p.facility, p.birth_date, p.birth_estimated, p.next_of_kin, p.telecom,
-       p.identifiers + (SELECT coalesce(sum(a.value::int), 0)
-                          FROM jsonb_each_text(p.absorbed) AS a) AS identifiers
+       CASE WHEN p.absorbed = '{}' THEN p.identifiers
+            ELSE p.identifiers + (SELECT sum(a.value::int) FROM jsonb_each_text(p.absorbed) AS a)
+       END AS identifiers
   FROM analytics.patient_fact AS p
  WHERE """
     + _CHOSEN
@@ -201,15 +202,12 @@ SELECT each.flag, p.facility, p.people, NULL AS decision
      GROUP BY p.facility
   ) AS p
  UNION ALL
-SELECT held.flag, p.facility, 0, held.decision
-  FROM (
-    SELECT DISTINCT ON (c.patient_id, c.flag) c.patient_id, c.flag, c.decision, c.valid_until
-      FROM analytics.consent_fact AS c
-     WHERE c.tenant = %(tenant)s AND c.begins_at <= %(at)s AND c.flag = ANY(%(flags)s::text[])
-     ORDER BY c.patient_id, c.flag, c.version DESC
-  ) AS held
-  JOIN analytics.patient_fact AS p ON p.id = held.patient_id
- WHERE (held.valid_until IS NULL OR held.valid_until > %(at)s) AND """
+SELECT c.flag, p.facility, 0, c.decision
+  FROM analytics.consent_fact AS c
+  JOIN analytics.patient_fact AS p ON p.tenant = c.tenant AND p.id = c.patient_id
+ WHERE c.begins_at <= %(at)s AND (c.valid_until IS NULL OR c.valid_until > %(at)s)
+   AND (c.superseded_at IS NULL OR c.superseded_at > %(at)s)
+   AND c.flag = ANY(%(flags)s::text[]) AND """
     + _LIVING,
     columns=(
         dimension("flag", "flag", "the consent flag"),
