@@ -132,8 +132,8 @@ token.
 - Neither `at` nor `plannedStart` may lie before the birth.
 
 Recording a death closes nothing: `POST /v1/patients/{id}/death` answers with `openEncounters`, for
-a person to look at. It is absent without `encounter:read`, and null where the read model did not
-follow within two seconds."""
+a person to look at, those of merged records included. It is absent without `encounter:read`, and
+null where the read model did not follow within two seconds."""
 _READING = """\
 ## Reading
 
@@ -144,7 +144,24 @@ _READING = """\
 and `to`; all must hold. The order, `from` (inclusive) and `to` (exclusive) go by when the patient
 came; as long as nobody came by `plannedStart`, or without that by when it was planned. `limit` (up
 to 200) and `cursor` page through. Without `status` it lists every status. `minPosition` waits for
-what was just written."""
+what was just written.
+
+## When patients are merged
+
+An encounter stays as it was recorded: `patientId` never changes. `currentPatientId` says under
+which record that patient is found now: another one after a [merge](merging.md), at the end of a
+chain of merges, and the same again once the merge is undone. All answers about encounters show it;
+the `current` of a conflict and the feed of [pull](sync.md#merges-in-the-feed) show an encounter as
+recorded.
+
+- `GET /v1/encounters?patientId=` lists the encounters of the whole person, whichever of the merged
+  records is asked for.
+- `GET /v1/encounters/{id}` and the answers to commands read the log and are never behind; lists and
+  the board are as far as their read model. With `asOf` or `version` the encounter is as it stood,
+  and `currentPatientId` as it is now.
+- `ETag` is the version of the encounter, so `If-Match: "7"` means what it says. A merge changes
+  `currentPatientId` and no version: an encounter whose patient was merged ever is always answered
+  whole, without 304."""
 _THE_BOARD = """\
 ## The board
 

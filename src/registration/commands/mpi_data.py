@@ -18,7 +18,7 @@ from registration.mpi.evaluation import Labelled
 from registration.mpi.record import MatchRecord, record_of
 
 FEBRL = ("febrl3", "febrl3-no-ssn", "febrl4")
-_FEBRL_TRUTH = re.compile(r"(rec-\d+)-(?:org|dup-\d+)", re.ASCII)
+_FEBRL_TRUTH = re.compile(r"rec-(\d+)-(?:org|dup-\d+)", re.ASCII)
 
 
 class Unreadable(ValueError):
@@ -105,7 +105,7 @@ def _febrl(name: str) -> Labelled:
             if name.endswith("-no-ssn"):
                 known.pop("soc_sec_id", None)
             data.records.append(_febrl_record(known))
-            data.entities.append(record_id.rpartition("-org")[0] or record_id.split("-dup")[0])
+            data.entities.append(record_id.split("-")[1])
     return data
 
 

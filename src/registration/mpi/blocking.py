@@ -7,10 +7,9 @@ and given name in alphabetical order, so that they may be transposed.
 """
 
 from collections.abc import Iterator
-from functools import lru_cache
 from hashlib import blake2b
 
-from registration.domain.search_keys import skeletons
+from registration.mpi.comparing import sounds
 from registration.mpi.record import ANONYMOUS, MatchRecord
 
 KINDS = {
@@ -90,19 +89,13 @@ def _name_pairs(names: list[list[str]]) -> list[tuple[str, str]]:
     pairs: dict[tuple[str, str], None] = {}
     for family, given in names:
         if family and given:
-            for one in name_skeletons(family):
-                for other in name_skeletons(given.partition(" ")[0]):
+            for one in sorted(sounds(family)):
+                for other in sorted(sounds(given.partition(" ")[0])):
                     pairs[(one, other) if one < other else (other, one)] = None
         else:
-            for one in name_skeletons(family or given):
+            for one in sorted(sounds(family or given)):
                 pairs["", one] = None
     return list(pairs)[:_MOST_PAIRS]
-
-
-@lru_cache(maxsize=60_000)
-def name_skeletons(name: str) -> tuple[str, ...]:
-    """Return the skeletons of a folded name, in an order that does not change."""
-    return tuple(sorted(skeletons(name.replace(" ", ""))))
 
 
 def _key(*parts: str) -> int:

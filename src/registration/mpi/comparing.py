@@ -76,11 +76,15 @@ def _unequal_names(one: str, other: str) -> str:
         return _across_scripts(one, other)
     left, right = one.replace(" ", ""), other.replace(" ", "")
     close = JaroWinkler.similarity(left, right)
-    if close >= _CLOSE_WORDS or left == right or _one_typo(left, right):
+    if close >= _CLOSE_WORDS or (close >= _AFTER_A_TYPO and _one_typo(left, right)):
         return CLOSE
     if _share_a_word(one, other):
         return PART
     return SIMILAR if close >= _SIMILAR_WORDS else DIFFERENT
+
+
+_AFTER_A_TYPO = 0.5
+"""The least similarity of words of three letters or more that one typo makes one."""
 
 
 def _one_typo(one: str, other: str) -> bool:
@@ -89,11 +93,22 @@ def _one_typo(one: str, other: str) -> bool:
 
 
 def _across_scripts(one: str, other: str) -> str:
-    left, right = one.replace(" ", ""), other.replace(" ", "")
-    if likeness(left, right) >= _ALIKE_SOUNDS or skeletons(left) & skeletons(right):
+    left, right = sounds(one), sounds(other)
+    if not left.isdisjoint(right):
+        return SOUND
+    # what begins otherwise is not alike, and most pairs do
+    if not {sound[:1] for sound in left}.isdisjoint([sound[:1] for sound in right]) and (
+        likeness(one.replace(" ", ""), other.replace(" ", "")) >= _ALIKE_SOUNDS
+    ):
         return SOUND
     # characters have readings that no transliteration knows: a name in kanji, and the same in kana
     return MISSING if "Hani" in {script(one), script(other)} else FOREIGN
+
+
+@lru_cache(maxsize=60_000)
+def sounds(name: str) -> frozenset[str]:
+    """Return the skeletons of a folded name: what it has in common with its like in any script."""
+    return frozenset(skeletons(name.replace(" ", "")))
 
 
 def _share_a_word(one: str, other: str) -> bool:

@@ -42,10 +42,10 @@ class Quality(NamedTuple):
 
 
 def halves(data: Labelled) -> tuple[Labelled, Labelled]:
-    """Split by entity into two halves, always the same way."""
+    """Split by entity into two halves, always the same way: one to choose by, one to measure on."""
     parts = Labelled([], []), Labelled([], [])
     for record, entity in zip(data.records, data.entities, strict=True):
-        part = parts[sha256(entity.encode()).digest()[0] & 1]
+        part = parts[sha256(entity.encode()).digest()[-1] & 1]
         part.records.append(record)
         part.entities.append(entity)
     return parts

@@ -23,6 +23,10 @@ from registration.mpi.comparing import (
 from registration.mpi.record import ANONYMOUS, MatchRecord
 
 FIELDS = tuple(LEVELS)
+NamesWeighed = tuple[float, str, str, float, float]
+"""The weight of two names, the levels of family and given name, and the weight of each."""
+
+_NO_NAME: NamesWeighed = (0.0, MISSING, MISSING, 0.0, 0.0)
 _NO_ADDRESS = (0.0, (MISSING,) * 6, (0.0,) * 6)
 _RANKS = {
     "exact": 8,
@@ -144,30 +148,40 @@ class Scorer:
         ]
         return Weighed(tuple(levels), tuple(weights), 0.0)
 
-    def _names(
-        self, a: list[list[str]], b: list[list[str]]
-    ) -> tuple[float, str, str, float, float]:
+    def _names(self, a: list[list[str]], b: list[list[str]]) -> NamesWeighed:
         """Return the best of all pairs of names: its weight, two levels and their weights.
 
         How well they agree decides, not what that is worth: a name may be common in one script and
         not listed in the other.
         """
-        best, highest = None, -1
-        for family, given in a:
-            for other_family, other_given in b:
-                found = self._straight(family, given, other_family, other_given)
-                if found[1] not in _AGREEING and found[2] not in _AGREEING:
-                    crossed = self._crossed(family, given, other_family, other_given)
-                    if crossed is not None and crossed > found:
-                        found = crossed
-                rank = _RANKS[found[1]] + _RANKS[found[2]]
-                if best is None or rank > highest or (rank == highest and found > best):
-                    best, highest = found, rank
-        return best or (0.0, MISSING, MISSING, 0.0, 0.0)
+        if len(a) > 1 or len(b) > 1:
+            return self._best_names(a, b)
+        return self._name_pair(a[0], b[0]) if a and b else _NO_NAME
+
+    def _best_names(self, a: list[list[str]], b: list[list[str]]) -> NamesWeighed:
+        """Compare each name with each, but across scripts only where no two are in one script."""
+        pairs = [(one, other) for one in a for other in b if _latin(one) == _latin(other)]
+        best, highest = _NO_NAME, -1
+        for one, other in pairs or [(one, other) for one in a for other in b]:
+            found = self._name_pair(one, other)
+            rank = _RANKS[found[1]] + _RANKS[found[2]]
+            if rank > highest or (rank == highest and found > best):
+                best, highest = found, rank
+        return best
+
+    def _name_pair(self, one: list[str], other: list[str]) -> NamesWeighed:
+        family, given = one
+        other_family, other_given = other
+        found = self._straight(family, given, other_family, other_given)
+        if found[1] not in _AGREEING and found[2] not in _AGREEING:
+            crossed = self._crossed(family, given, other_family, other_given)
+            if crossed is not None and crossed > found:
+                return crossed
+        return found
 
     def _straight(
         self, family: str, given: str, other_family: str, other_given: str
-    ) -> tuple[float, str, str, float, float]:
+    ) -> NamesWeighed:
         at_family = name_level(family, other_family)
         at_given = given_level(given, other_given)
         family_weight = self._family.of(at_family, family, other_family)
@@ -176,7 +190,7 @@ class Scorer:
 
     def _crossed(
         self, family: str, given: str, other_family: str, other_given: str
-    ) -> tuple[float, str, str, float, float] | None:
+    ) -> NamesWeighed | None:
         """Compare the family name of each with the given name of the other.
 
         Where only one of the two agrees, the family name counts as crossed, and the given name is
@@ -234,6 +248,10 @@ class Scorer:
             by[5].of(levels[5], state, other_state),
         )
         return sum(weights), levels, weights
+
+
+def _latin(name: list[str]) -> bool:
+    return name[0].isascii() and name[1].isascii()
 
 
 def _lines_swapped(

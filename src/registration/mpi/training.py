@@ -8,7 +8,7 @@ are then weighed down, and u is estimated again.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
 from math import log2, prod
 from random import Random
@@ -23,12 +23,13 @@ from registration.mpi.model import (
     Model,
     Thresholds,
 )
-from registration.mpi.record import ANONYMOUS, MatchRecord
+from registration.mpi.record import MatchRecord
 from registration.mpi.scoring import FIELDS, Scorer
 
+Pair = tuple[MatchRecord, MatchRecord]
 Patterns = Counter[tuple[str, ...]]
 """How many pairs have which levels, in the order of FIELDS."""
-RANDOM_PAIRS = 300_000
+RANDOM_PAIRS, RANDOM_PAIRS_A_RECORD = 300_000, 100
 PAIRS_A_KIND = 60_000
 COMMONEST = 500
 LEAST_COUNT = 20
@@ -66,7 +67,8 @@ def train(
             common = {value: f for value, f in common.items() if f > rarest}
             frequencies[field] = common, max(otherwise, rarest)
     scorer = model.scorer
-    random = Patterns(_levels(scorer, random_pairs(records, RANDOM_PAIRS), told, "random pairs"))
+    count = min(RANDOM_PAIRS, RANDOM_PAIRS_A_RECORD * len(records))
+    random = Patterns(_levels(scorer, random_pairs(records, count), told, "random pairs"))
     blocked = {
         kind: Patterns(_levels(scorer, pairs, told, kind))
         for kind, pairs in pairs_by_kind(records, PAIRS_A_KIND).items()
@@ -80,9 +82,7 @@ def train(
     return _assembled(name, m, u, frequencies, match or found)
 
 
-def pairs_by_kind(
-    records: Sequence[MatchRecord], most: int
-) -> dict[str, list[tuple[MatchRecord, MatchRecord]]]:
+def pairs_by_kind(records: Sequence[MatchRecord], most: int) -> dict[str, list[Pair]]:
     """Return at most ``most`` pairs that share a key of each kind, from all its blocks alike."""
     blocks: dict[str, dict[int, list[int]]] = {kind: defaultdict(list) for kind in KINDS}
     for index, record in enumerate(records):
@@ -103,15 +103,14 @@ def pairs_by_kind(
     return found
 
 
-def random_pairs(
-    records: Sequence[MatchRecord], count: int
-) -> Iterator[tuple[MatchRecord, MatchRecord]]:
-    """Yield pairs of different records taken at random."""
+def random_pairs(records: Sequence[MatchRecord], count: int) -> list[Pair]:
+    """Return pairs of different records taken at random."""
     draw = Random(_SEED).random  # noqa: S311  (a sample, no secret)
-    size = len(records)
+    size, pairs = len(records), []
     for _ in range(count if size > 1 else 0):
         one, step = int(draw() * size), 1 + int(draw() * (size - 1))
-        yield records[one], records[(one + step) % size]
+        pairs.append((records[one], records[(one + step) % size]))
+    return pairs
 
 
 def value_frequencies(records: Sequence[MatchRecord]) -> dict[str, tuple[dict[str, float], float]]:
@@ -145,19 +144,15 @@ def _commonest(counted: Counter[str], least: int) -> tuple[dict[str, float], flo
 
 
 def _levels(
-    scorer: Scorer,
-    pairs: Iterable[tuple[MatchRecord, MatchRecord]],
-    told: Callable[[str, int, int], None],
-    what: str,
+    scorer: Scorer, pairs: Sequence[Pair], told: Callable[[str, int, int], None], what: str
 ) -> Iterator[tuple[str, ...]]:
-    total = len(pairs) if isinstance(pairs, list) else RANDOM_PAIRS
+    """Yield the levels of the pairs of named records; others are compared by rules of their own."""
     for done, (one, other) in enumerate(pairs, start=1):
         if done % 10_000 == 0:
-            told(what, done, total)
-        if ANONYMOUS not in {one.unnamed, other.unnamed}:
-            weighed = scorer.weigh(one, other)
-            if weighed is not None:
-                yield weighed.levels
+            told(what, done, len(pairs))
+        weighed = None if one.unnamed or other.unnamed else scorer.weigh(one, other)
+        if weighed is not None:
+            yield weighed.levels
 
 
 def _averaged_m(blocked: dict[str, Patterns], m: Odds, u: Odds, guess: float) -> Odds:
@@ -254,11 +249,21 @@ def _estimated_m(
 
 
 def _estimated_u(random: Patterns, weights: Sequence[float]) -> Odds:
+    """Return u by field and level; the guess, where no random pair of two persons shows a level.
+
+    What never happened among so many pairs may well happen, such as a telephone that two share.
+    """
     counts: dict[str, dict[str, float]] = {field: defaultdict(float) for field in FIELDS}
     for (levels, count), weight in zip(random.items(), weights, strict=True):
         for field, level in zip(FIELDS, levels, strict=True):
             counts[field][level] += count * weight
-    return {field: _smoothed(counts[field], U[field]) for field in FIELDS}
+    return {
+        field: {
+            level: U[field][level] if counts[field][level] < 1 else u
+            for level, u in _smoothed(counts[field], U[field]).items()
+        }
+        for field in FIELDS
+    }
 
 
 def _smoothed(

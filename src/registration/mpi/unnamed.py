@@ -24,7 +24,7 @@ _NEWBORN_STARTS = (
 )
 # What a newborn's name is, as folded words: "Boy 1 of X", "Twin A", "X, Baby Girl", "B/O X".
 _NEWBORN_PHRASES = (
-    r"(boy|girl|twin|triplet|child|male|female) ([0-9ab]|one|two|i|ii|iii)( of .*)?",
+    r"(boy|girl|twin|triplet|child|male|female) ([0-9ab]|one|two|i|ii|iii)( .*)?",
     r"(twin|triplet|child|boy|girl|male|female) (baby|infant|newborn|of)( .*)?",
     r".* (baby|newborn) (boy|girl|male|female|[0-9ab])( of .*)?",
     r"new born( .*)?",
