@@ -1,6 +1,7 @@
 """A small clinic whose every figure is known, and who asks for them."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -9,7 +10,7 @@ from uuid import UUID
 
 import psycopg
 from tests.service import ADA, Clock, Desk, Service, new_id, new_tenant, succeeded
-from tests.sync.given import queued
+from tests.sync.given import push, queued
 
 MONDAY = datetime(2031, 3, 3, 9, 30, tzinfo=UTC)
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -89,3 +90,24 @@ def table(answer: dict[str, Any], *names: str) -> list[tuple[Any, ...]]:
 def registered(moment: datetime, **members: Any) -> Row:
     """Return a registration of Ada that a device captured at a moment."""
     return queued("patient.register", new_id(), ADA | members, id=captured(moment))
+
+
+BOTH_DAYS = {"since": "2031-03-03", "until": "2031-03-05"}
+
+
+def two_days(clinic: Clinic) -> None:
+    """Monday: two women at the desk, a boy on the tablet, offline; Tuesday: somebody unknown."""
+    clinic.patient(birthDate="2000-03-04")
+    clinic.patient(birthDate="2001")
+    boy = registered(MONDAY - 2 * HOUR, gender="male", birthDate="2027-01-01")
+    assert push(clinic.south, boy)[0]["status"] == "applied"
+    with clinic.at(MONDAY + DAY):
+        clinic.patient(gender="unknown", birthDate=None)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Insist on what comes true soon: devices are counted beside their pushes."""
+    deadline = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come true"
+        time.sleep(0.02)
