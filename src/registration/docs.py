@@ -21,6 +21,7 @@ from registration.cli import app as program
 from registration.domain.contract import RULES, Operation, Rule, rules_for
 from registration.domain.encounter import INITIAL, STATUSES, TERMINAL, TRANSITIONS
 from registration.domain.handlers import HANDLERS
+from registration.reports import pages as report_pages
 from registration.settings import ENV_PREFIX, Settings
 
 MEND = "make docs"
@@ -319,12 +320,18 @@ def problems() -> str:
     )
 
 
+def reports() -> str:
+    """Return the reference of the reports and of the views for BI tools."""
+    return _document("Reports", "src/registration/reports/", *report_pages.parts(_table))
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "cli.md": cli,
     "encounters.md": encounters,
     "openapi.json": openapi,
     "policy-table.md": policy_table,
     "problems.md": problems,
+    "reports.md": reports,
     "settings.md": settings,
 }
 

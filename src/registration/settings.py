@@ -137,7 +137,14 @@ class Settings(BaseSettings):
     )
     time_zone: str = Field(
         "UTC",
-        description="IANA name of the time zone whose days the encounter board shows.",
+        description="IANA name of the time zone whose days the encounter board and reports show.",
+    )
+    report_threshold: int = Field(
+        5,
+        ge=1,
+        le=1000,
+        description="Counts below this, other than 0, are kept back in reports from callers with "
+        "neither `patient:read` nor `audit:read`. 1 keeps nothing back.",
     )
     log_level: LogLevel = Field("info", description="How much is logged to standard error.")
     projector: bool = Field(

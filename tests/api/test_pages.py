@@ -14,7 +14,7 @@ from registration.api.problems import PROBLEMS
 from registration.settings import Settings
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
-SERVED = {"/", "/docs", "/openapi.json", "/problems", "/v1/sync/contract"}
+SERVED = {"/", "/docs", "/openapi.json", "/problems", "/reports", "/v1/sync/contract"}
 SERVED |= {"/livez", "/readyz", "/metrics"} | {f"/problems/{code}" for code in PROBLEMS}
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chrome")
 BROWSER_OPTIONS = (

@@ -32,6 +32,8 @@ from registration.api import (
     operations,
     patients,
     portraits,
+    report_page,
+    reports,
     sync,
     vital_status,
 )
@@ -64,6 +66,7 @@ from registration.gate import Gate
 from registration.memory import collect_seldom
 from registration.portraits import Portraits
 from registration.settings import Settings
+from registration.sync.devices import Devices
 from registration.sync.positions import Positions
 from registration.sync.push import Pusher
 
@@ -119,7 +122,7 @@ def _hot_routes() -> list[Route]:
 
 _PARTS = (
     *(patients, consents, portraits, extensions, encounters),
-    *(matching, candidates, merges, sync, audit_log, operations),
+    *(matching, candidates, merges, sync, reports, report_page, audit_log, operations),
 )
 
 
@@ -168,7 +171,7 @@ def _lifespan(settings: Settings, clock: Callable[[], datetime] | None) -> Any:
         views = database.pool(url, name="views", size=8)
         await store.open()
         await views.open()
-        gate, positions = Gate(store), Positions(views)
+        gate, positions, devices = Gate(store), Positions(views), Devices(views)
         app.state.services = Services(
             settings,
             store,
@@ -178,6 +181,7 @@ def _lifespan(settings: Settings, clock: Callable[[], datetime] | None) -> Any:
             clock or utc_now,
             Portraits(views),
             Pusher(gate),
+            devices,
             positions,
             app.state.metrics,
             policy_of(settings),
@@ -190,6 +194,7 @@ def _lifespan(settings: Settings, clock: Callable[[], datetime] | None) -> Any:
                 yield
         finally:
             tidying.cancel()
+            await devices.close()
             await store.close()
             await views.close()
 

@@ -39,6 +39,7 @@ _TAGS = (
     "mpi",
     "sync",
     "audit",
+    "reports",
     "operations",
 )
 _TAG_OF = {

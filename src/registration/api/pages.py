@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from registration.api.charts import words
 from registration.api.problems import PROBLEMS
 
 _REF = "#/components/schemas/"
@@ -21,17 +22,17 @@ _QUOTED = re.compile(r"`([^`]+)`")
 
 def index(version: str) -> str:
     """Return the front page: what this service is, and where to go on."""
-    return _page("index.html", version=version)
+    return rendered("index.html", version=version)
 
 
 def problem_list() -> str:
     """Return the page that lists every code, by status."""
-    return _page("problem_list.html", problems=sorted(PROBLEMS.items(), key=_by_status))
+    return rendered("problem_list.html", problems=sorted(PROBLEMS.items(), key=_by_status))
 
 
 def problem(code: str) -> str:
     """Return the page that explains one code. Raises ``KeyError`` for what is no code."""
-    return _page("problem.html", code=code, problem=PROBLEMS[code])
+    return rendered("problem.html", code=code, problem=PROBLEMS[code])
 
 
 def api_docs(openapi: Mapping[str, Any]) -> str:
@@ -50,7 +51,7 @@ _last: list[tuple[Mapping[str, Any], str]] = []
 
 def _api_docs(openapi: Mapping[str, Any]) -> str:
     schemas = openapi.get("components", {}).get("schemas", {})
-    return _page(
+    return rendered(
         "api_docs.html",
         info=openapi["info"],
         groups=_groups(openapi),
@@ -324,7 +325,8 @@ def _code(text: str) -> Markup:
     return shown
 
 
-def _page(template: str, **values: Any) -> str:
+def rendered(template: str, **values: Any) -> str:
+    """Return a page made from one of the templates."""
     return _ENVIRONMENT.get_template(template).render(values)
 
 
@@ -337,3 +339,4 @@ _ENVIRONMENT = Environment(
     auto_reload=False,
 )
 _ENVIRONMENT.filters["prose"] = _prose
+_ENVIRONMENT.filters["words"] = words

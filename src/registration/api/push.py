@@ -102,6 +102,7 @@ async def _push(request: Request, its: Services, caller: Caller) -> Response:
         patience=_PATIENCE * its.settings.request_deadline,
         faults=seen.faults.append,
     )
+    its.devices.pushed(context, results, context.now)
     for result in results:
         its.metrics.mutation(result.mutation.operation or "unknown", result.status)
     position = max(

@@ -30,6 +30,7 @@ from registration.eventstore.store import EventStore
 from registration.gate import Gate
 from registration.portraits import Portraits
 from registration.settings import Settings
+from registration.sync.devices import Devices
 from registration.sync.positions import Positions
 from registration.sync.push import Pusher
 
@@ -57,6 +58,7 @@ class Services:
     clock: Callable[[], datetime]
     portraits: Portraits
     pusher: Pusher
+    devices: Devices
     positions: Positions
     metrics: Metrics
     policy: tuple[bytes, str]
@@ -307,6 +309,8 @@ EncounterReader = Annotated[Caller, Depends(_with_scope("encounter:read"))]
 """A caller who may read encounters."""
 IndexReader = Annotated[Caller, Depends(_with_scope("mpi:read"))]
 """A caller who may look into the master patient index."""
+Analyst = Annotated[Caller, Depends(_with_scope("report:read"))]
+"""A caller who may read reports."""
 Syncer = Annotated[Caller, Depends(_with_scope("sync"))]
 """A device that synchronises."""
 AuditReader = Annotated[Caller, Depends(_with_scope("audit:read"))]

@@ -27,6 +27,9 @@ TABLES: dict[str, str] = {
     "tree_node": "SELECT, INSERT, DELETE",
     "log_checkpoint": "SELECT, INSERT",
     "log_watch": "SELECT, INSERT, UPDATE",
+    "device": "SELECT, INSERT, UPDATE",
+    "refused_mutation": "SELECT, INSERT, UPDATE",
+    "analytics_salt": "SELECT",
     "schema_migration": "SELECT",
 }
 """The tables of the schema ``registration``, and what the service does with each."""

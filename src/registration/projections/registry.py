@@ -10,6 +10,7 @@ from psycopg.rows import TupleRow
 from registration.domain.events import Event
 from registration.eventstore.records import RecordedEvent
 from registration.projections import (
+    analytics,
     changes,
     encounters,
     extension_schemas,
@@ -61,6 +62,7 @@ READ_MODELS: tuple[ReadModel, ...] = (
     merges,
     changes,
     matching,
+    analytics,
 )
 
 OWN_PACE: Mapping[str, int] = MappingProxyType({matching.NAME: 50})

@@ -1,0 +1,1 @@
+"""Reports for analysts: declared once as data, counted from facts when somebody asks."""
