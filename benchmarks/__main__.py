@@ -12,6 +12,7 @@ from rich.console import Console
 from benchmarks import (
     append,
     clinic,
+    export,
     http,
     imports,
     limit,
@@ -35,6 +36,7 @@ PARTS: dict[str, Callable[[Bench], None]] = {
     "clinic": clinic.run,
     "projection": projection.run,
     "imports": imports.run,
+    "export": export.run,
     "search": search_http.run,
     "sync": sync.run,
 }
