@@ -25,6 +25,7 @@ NULL_FLAVOR = f"{_TERMINOLOGY}v3-NullFlavor"
 IDENTIFIER_TYPE = f"{_TERMINOLOGY}v2-0203"
 CONSENT_SCOPE = f"{_TERMINOLOGY}consentscope"
 LANGUAGES = "urn:ietf:bcp:47"
+URIS = "urn:ietf:rfc:3986"
 LOINC = "http://loinc.org"
 
 CONSENT_FLAG = "urn:registration:consent-flag"
@@ -182,8 +183,10 @@ def _contact(kin: Body) -> Resource:
 def _related_person(kin: Body, body: Body) -> Resource:
     resource: Resource = {
         "resourceType": "RelatedPerson",
-        "id": kin["id"],
+        # a client chose it, and it is this patient's alone: another's may have the same
+        "id": str(uuids.uuid5(UUID(body["id"]), kin["id"])),
         "meta": {"lastUpdated": body["lastUpdated"]},
+        "identifier": [{"system": URIS, "value": f"urn:uuid:{kin['id']}"}],
         "patient": _of_patient(body["id"]),
         "relationship": [{"text": kin["relationship"]}],
         "name": [{"text": kin["name"]}],
