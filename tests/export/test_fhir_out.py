@@ -25,7 +25,7 @@ from registration.domain.resources import (
     NextOfKin,
 )
 from registration.export import fhir_out
-from registration.fhir import map_patient
+from registration.fhir import NAME_LANGUAGE, map_patient
 
 WHEN = "2026-03-01T11:00:00Z"
 SPOKEN = Evidence(kind="verbal")
@@ -334,3 +334,21 @@ def test_sampled_patients_of_many_scripts_are_valid_and_come_back() -> None:
         resources_of(body)
         assert without_ids(imported_again(body)) == without_ids(body)
     assert len(scripts) >= 13
+
+
+@pytest.mark.parametrize(
+    "extension",
+    [
+        {"url": "urn:other", "valueCode": "fr"},
+        {"url": NAME_LANGUAGE, "valueCode": "no language"},
+        {"url": NAME_LANGUAGE, "valueString": "fr"},
+        {"url": ["fr"]},
+        "fr",
+    ],
+)
+def test_a_strange_extension_of_a_name_is_left_out_and_counted(extension: object) -> None:
+    known = {"url": NAME_LANGUAGE, "valueCode": "fr-CA"}
+    name = {"text": "Ada", "extension": [extension, known]}
+    mapped = map_patient({"resourceType": "Patient", "name": [name]})
+    assert mapped.said["names"] == [{"text": "Ada", "language": "fr-CA"}]
+    assert mapped.left_out == {"name.extension"}

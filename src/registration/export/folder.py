@@ -191,8 +191,8 @@ class Folder:
 
     def clear(self) -> None:
         """Take away what only a run that goes on needs."""
-        (self.path / STATE).unlink(missing_ok=True)
         (self.path / LOCK).unlink(missing_ok=True)
+        (self.path / STATE).unlink(missing_ok=True)
 
     def _replace(self, name: str, content: bytes) -> None:
         with self.part(name) as file:
