@@ -22,10 +22,14 @@ from registration.commands import CommandError, app
 from registration.commands.sample import AS_OF, patients
 from registration.domain.aggregate import Aggregate, Stamp
 from registration.domain.events import Event
+from registration.export import run
+from registration.export.order import Order
 from registration.projections import changes
 from registration.projections.rebuild import rebuild
 
 RUN = CliRunner()
+TENANT = "clinic"
+PER_FILE = 50
 Resource = dict[str, Any]
 
 
@@ -156,3 +160,23 @@ def imported(url: str, tenant: str, folder: Path, count: int) -> None:
     result = RUN.invoke(app, ["import", str(file), "--database-url", url, "--tenant", tenant])
     assert result.exit_code == 0, result.output
     asyncio.run(rebuild(url, changes.NAME))
+
+
+def silent(_what: str, _done: int, _total: int) -> None:
+    """Tell nobody how far it is."""
+
+
+def names_in(path: Path) -> set[str]:
+    """Return what is in a folder, if it is there."""
+    return {each.name for each in path.iterdir()} if path.exists() else set()
+
+
+def order_of(form: str = "ndjson", **members: Any) -> Order:
+    """Return an order in small chunks."""
+    return Order(TENANT, form, per_file=PER_FILE)._replace(**members)
+
+
+def made(url: str, path: Path, order: Order) -> dict[str, bytes]:
+    """Return the files of an export that nothing disturbs."""
+    run.export(url, order, path, silent)
+    return Export(path).files()

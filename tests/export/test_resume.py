@@ -3,30 +3,32 @@
 import asyncio
 import fcntl
 import os
-import signal
-import subprocess
-import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
 import orjson
 import psycopg
 import pytest
-from tests.export.given import Analyst, Export, imported
+from tests.export.given import (
+    TENANT,
+    Analyst,
+    Export,
+    imported,
+    made,
+    names_in,
+    order_of,
+    silent,
+)
 
 from registration.export import folder as folders
 from registration.export import run, source
 from registration.export.folder import Folder, State
-from registration.export.order import ExportError, Order
+from registration.export.order import ExportError
 from registration.projections import changes
 from registration.projections.rebuild import rebuild
 
-TENANT = "clinic"
 PATIENTS = 130
-PER_FILE = 50
-PROGRAM = (sys.executable, "-m", "registration")
 _MOVE = """
 WITH log AS (
     INSERT INTO registration.event (tenant, position, stream_id, version, topic, data, metadata,
@@ -43,10 +45,6 @@ class Stopped(BaseException):
     """The process is gone."""
 
 
-def silent(_what: str, _done: int, _total: int) -> None:
-    """Tell nobody how far it is."""
-
-
 @pytest.fixture(scope="module")
 def url(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A database with patients of one tenant and of another."""
@@ -61,21 +59,6 @@ def own_url(database_url: str, tmp_path: Path) -> str:
     """A database with patients, which a test may change."""
     imported(database_url, TENANT, tmp_path, PATIENTS)
     return database_url
-
-
-def names_in(path: Path) -> set[str]:
-    """Return what is in a folder, if it is there."""
-    return {each.name for each in path.iterdir()} if path.exists() else set()
-
-
-def order_of(form: str = "ndjson", **members: Any) -> Order:
-    return Order(TENANT, form, per_file=PER_FILE)._replace(**members)
-
-
-def made(url: str, path: Path, order: Order) -> dict[str, bytes]:
-    """Return the files of an export that nothing disturbs."""
-    run.export(url, order, path, silent)
-    return Export(path).files()
 
 
 def record_changes(url: str, position_of: int) -> str:
@@ -296,13 +279,14 @@ def test_two_exports_never_share_a_folder(url: str, tmp_path: Path) -> None:
             run.export(url, order, path, silent)
 
 
-def test_a_folder_of_somebody_elses_is_left_alone(url: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["thesis.txt", "Patient.000.ndjson", "Patient.000.ndjson.part"])
+def test_a_folder_of_somebody_elses_is_left_alone(url: str, tmp_path: Path, name: str) -> None:
     path = tmp_path / "export"
     path.mkdir()
-    (path / "thesis.txt").write_text("all of it")
+    (path / name).write_text("all of it")
     with pytest.raises(ExportError, match="holds something else"):
         run.export(url, order_of(), path, silent)
-    assert Export(path).files() == {"thesis.txt": b"all of it"}
+    assert Export(path).files() == {name: b"all of it"}
 
 
 def test_one_process_at_a_time(url: str, tmp_path: Path) -> None:
@@ -344,91 +328,23 @@ def test_where_nobody_may_write_it_says_so(url: str, tmp_path: Path) -> None:
     assert analyst.is_refused().endswith("/closed/export: Permission denied")
 
 
-@pytest.mark.parametrize("form", ["ndjson", "parquet"])
-def test_when_the_disk_is_full_it_says_so_and_later_goes_on(
-    url: str, tmp_path: Path, form: str
-) -> None:
-    """The limit of a file's size stands in for the disk's: both are refused by the same call."""
-    expected = made(url, tmp_path / "whole", order_of(form))
+def test_when_the_database_goes_away_it_ends_and_later_goes_on(url: str, tmp_path: Path) -> None:
+    expected = made(url, tmp_path / "whole", order_of())
     path = tmp_path / "export"
-    limited = subprocess.run(
-        ["bash", "-c", 'ulimit -f 4; exec "$@"', "bash", *_command(url, path, form)],
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    assert limited.returncode == 2, limited.stderr
-    assert limited.stderr.strip() == (f"registration: cannot write into {path}: File too large")
+
+    def meanwhile(what: str, _done: int, _total: int) -> None:
+        if what == "exporting":
+            with psycopg.connect(url) as connection:
+                connection.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                    " WHERE application_name = 'registration export'"
+                    " AND datname = current_database()"
+                )
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(source, "_FETCH", 20)
+        with pytest.raises(psycopg.OperationalError):
+            run.export(url, order_of(), path, meanwhile)
     assert folders.MANIFEST not in names_in(path)
-    subprocess.run(_command(url, path, form), check=True, capture_output=True)
+    run.export(url, order_of(), path, silent)
     assert Export(path).files() == expected
-
-
-def _command(url: str, path: Path, form: str = "ndjson") -> list[str]:
-    return [
-        *(*PROGRAM, "export", "--format", form, "--tenant", TENANT, "--output", str(path)),
-        *("--records-per-file", str(PER_FILE), "--database-url", url),
-    ]
-
-
-def test_interrupted_it_says_how_to_go_on(own_url: str, tmp_path: Path) -> None:
-    path = tmp_path / "export"
-    command = [*_command(own_url, path), "--records-per-file", "1"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as program:
-        while program.poll() is None and _reached(path) < 3:
-            time.sleep(0.002)
-        program.send_signal(signal.SIGINT)
-        _, told = program.communicate()
-    assert (program.returncode, told.strip()) == (
-        2,
-        "registration: interrupted; run it again to go on",
-    )
-    subprocess.run(command, check=True, capture_output=True)
-    assert len(Export(path).all("Patient")) == PATIENTS
-
-
-def test_with_the_embedded_database_and_no_service(tmp_path: Path) -> None:
-    data, file = str(tmp_path / "data"), str(tmp_path / "sample.ndjson")
-    for arguments in (
-        ("sample", "20", "--output", file),
-        ("import", file, "--data-dir", data),
-        ("rebuild", "changes", "--data-dir", data),
-        ("export", "--data-dir", data, "--output", str(tmp_path / "export")),
-    ):
-        subprocess.run([*PROGRAM, *arguments], check=True, capture_output=True)
-    assert len(Export(tmp_path / "export").all("Patient")) == 20
-
-
-@pytest.mark.parametrize("form", ["ndjson", "parquet"])
-def test_killed_over_and_over_it_comes_to_the_same_end(
-    own_url: str, tmp_path: Path, form: str
-) -> None:
-    """``kill -9`` of the real program, each time that it has come a little further."""
-    expected = made(own_url, tmp_path / "whole", order_of(form, per_file=8))
-    path = tmp_path / "export"
-    command = _command(own_url, path, form)
-    command[command.index("--records-per-file") + 1] = "8"
-    reached, kills = 0, 0
-    while True:
-        with subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-        ) as program:
-            while program.poll() is None and _reached(path) < reached + 4:
-                time.sleep(0.002)
-            program.send_signal(signal.SIGKILL)
-            code = program.wait()
-        if code != -signal.SIGKILL:
-            break
-        kills += 1
-        reached = _reached(path)
-    assert code == 0
-    assert kills >= 3
-    assert Export(path).files() == expected
-
-
-def _reached(path: Path) -> int:
-    """Return how many files of patients are whole."""
-    return sum(
-        name.lower().startswith("patient.") and not name.endswith(folders.PART)
-        for name in names_in(path)
-    )

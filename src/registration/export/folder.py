@@ -28,7 +28,9 @@ STATE = "export-state.json"
 LOCK = "export.lock"
 PART = ".part"
 
-_FILE = re.compile(r"[A-Za-z_]+\.\d{3,}\.(ndjson|parquet)(\.part)?|.+\.json\.part")
+_FILE = re.compile(
+    r"[A-Za-z_]+\.\d{3,}\.(ndjson|parquet)(\.part)?|(manifest|export-state)\.json\.part"
+)
 _BUFFER = 1 << 20
 
 
@@ -105,7 +107,7 @@ class Folder:
         names = set(os.listdir(self.path))  # noqa: PTH208  (names are all that is wanted)
         if MANIFEST in names and STATE not in names:
             raise ExportError(f"{self.path} holds a whole export; name another folder")
-        if STATE not in names and any(name != LOCK and not _FILE.fullmatch(name) for name in names):
+        if STATE not in names and names - {LOCK, STATE + PART}:
             raise ExportError(f"{self.path} holds something else; name a new or an empty folder")
 
     @contextmanager
