@@ -41,10 +41,11 @@ _LEAST = 1_000_000 / 300
 """1,000,000 patients in five minutes."""
 
 _COPY = """
-COPY changes.record (tenant, id, kind, version, position, facility, patient_id, body)
+COPY changes.record (tenant, id, kind, version, position, facility, patient_id, absorbed,
+                     body)
 FROM STDIN (FORMAT BINARY)
 """
-_TYPES = ["text", "uuid", "text", "int4", "int8", "text", "uuid", "bytea"]
+_TYPES = ["text", "uuid", "text", "int4", "int8", "text", "uuid", "uuid[]", "bytea"]
 _HEAD = """
 INSERT INTO registration.log_head (tenant, position, hash, recorded_at)
 VALUES (%(tenant)s, %(position)s, sha256(''), now())
@@ -116,7 +117,7 @@ def load(url: str, count: int, different: int) -> None:
                     content = body.replace(_bytes(records[0][1]), _bytes(patient_id))
                     content = content.replace(_bytes(old), _bytes(its_id))
                     of = patient_id if number else None
-                    copy.write_row((TENANT, its_id, kind, version, position, "", of, content))
+                    copy.write_row((TENANT, its_id, kind, version, position, "", of, [], content))
         for statement in (_HEAD, _EVENT, _POSITION):
             connection.execute(statement, {"tenant": TENANT, "position": position})
     with psycopg.connect(url, autocommit=True) as connection:

@@ -14,6 +14,7 @@ from registration.commands import (
     export,
     import_,
     migrate,
+    mpi,
     readmodels,
     retention,
     sample,
@@ -41,6 +42,7 @@ COMMANDS = (
     demo,
     desk,
     simulate,
+    mpi,
 )
 
 EXPECTED_ERRORS = (

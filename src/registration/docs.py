@@ -131,8 +131,8 @@ token.
 - Neither `at` nor `plannedStart` may lie before the birth.
 
 Recording a death closes nothing: `POST /v1/patients/{id}/death` answers with `openEncounters`, for
-a person to look at. It is absent without `encounter:read`, and null where the read model did not
-follow within two seconds."""
+a person to look at, those of merged records included. It is absent without `encounter:read`, and
+null where the read model did not follow within two seconds."""
 _READING = """\
 ## Reading
 
@@ -143,7 +143,24 @@ _READING = """\
 and `to`; all must hold. The order, `from` (inclusive) and `to` (exclusive) go by when the patient
 came; as long as nobody came by `plannedStart`, or without that by when it was planned. `limit` (up
 to 200) and `cursor` page through. Without `status` it lists every status. `minPosition` waits for
-what was just written."""
+what was just written.
+
+## When patients are merged
+
+An encounter stays as it was recorded: `patientId` never changes. `currentPatientId` says under
+which record that patient is found now: another one after a [merge](merging.md), at the end of a
+chain of merges, and the same again once the merge is undone. All answers about encounters show it;
+the `current` of a conflict and the feed of [pull](sync.md#merges-in-the-feed) show an encounter as
+recorded.
+
+- `GET /v1/encounters?patientId=` lists the encounters of the whole person, whichever of the merged
+  records is asked for.
+- `GET /v1/encounters/{id}` and the answers to commands read the log and are never behind; lists and
+  the board are as far as their read model. With `asOf` or `version` the encounter is as it stood,
+  and `currentPatientId` as it is now.
+- `ETag` is the version of the encounter, so `If-Match: "7"` means what it says. A merge changes
+  `currentPatientId` and no version: an encounter whose patient was merged ever is always answered
+  whole, without 304."""
 _THE_BOARD = """\
 ## The board
 
@@ -230,12 +247,7 @@ def cli() -> str:
     """Return the reference of the commands: what ``--help`` prints."""
     group: Any = typer.main.get_command(program)
     top = _context(group, "registration")
-    parts = [f"## registration\n\n{_help(top)}"]
-    for name in sorted(group.commands):
-        command = group.commands[name]
-        if not command.hidden:
-            context = _context(command, name, parent=top)
-            parts.append(f"## registration {name}\n\n{_help(context)}")
+    parts = [f"## registration\n\n{_help(top)}", *_commands(group, top)]
     return _document(
         "The commands",
         "src/registration/commands/",
@@ -243,6 +255,17 @@ def cli() -> str:
         "command found something wrong and says what, 2 it could not do its work and says why.",
         *parts,
     )
+
+
+def _commands(group: Any, parent: Any) -> Iterator[str]:
+    """Yield the section of each command of a group, and of the commands below it."""
+    for name in sorted(group.commands):
+        command = group.commands[name]
+        if not command.hidden:
+            context = _context(command, name, parent=parent)
+            yield f"## {context.command_path}\n\n{_help(context)}"
+            if hasattr(command, "commands"):
+                yield from _commands(command, context)
 
 
 def _context(command: Any, name: str, **more: Any) -> Any:

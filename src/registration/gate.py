@@ -443,7 +443,9 @@ _PATIENT_DATA = frozenset({"current", "fields", "patientId"})
 
 def _visible(error: DomainError, attempt: Attempt) -> DomainError:
     """Leave out of a refusal what the caller may not read."""
-    needed = attempt.handler.aggregate.READ_SCOPE
+    # an encounter's refusal shows its patient
+    about_patient = error.code == "PATIENT_MERGED"
+    needed = Patient.READ_SCOPE if about_patient else attempt.handler.aggregate.READ_SCOPE
     if needed is None or needed in attempt.context.scopes or _PATIENT_DATA.isdisjoint(error.extra):
         return error
     extra = {name: value for name, value in error.extra.items() if name not in _PATIENT_DATA}

@@ -1,10 +1,15 @@
-"""Which record a patient is found under now: the links of merges, followed in the log itself."""
+"""Which record a patient is found under now: the links of merges, followed in the log itself.
+
+For what has to be right at this moment; lists ask their read model.
+"""
 
 import asyncio
 from collections.abc import Iterable
+from typing import NamedTuple
 from uuid import UUID
 
-from registration.domain.merge import Parties, Party
+from registration.domain.events import PatientMergedAway
+from registration.domain.merge import Parties, Party, survivor_of
 from registration.domain.patient_resource import Patient
 from registration.eventstore.store import EventStore, LoadRequest
 
@@ -29,3 +34,21 @@ async def lineage(store: EventStore, tenant: str, patient_ids: Iterable[UUID]) -
             if above is not None and above not in found:
                 asked.add(above)
     return found
+
+
+class Current(NamedTuple):
+    """Under which record a patient is found now; ``always``: it never was under another one."""
+
+    patient_id: UUID
+    always: bool
+
+
+async def current_patient(store: EventStore, tenant: str, patient_id: UUID) -> Current:
+    """Return under which record a patient is found now, which is itself unless it was merged."""
+    known = await lineage(store, tenant, [patient_id])
+    if patient_id not in known:
+        return Current(patient_id, always=True)
+    was_merged = any(
+        isinstance(recorded.event, PatientMergedAway) for recorded in known[patient_id].history
+    )
+    return Current(survivor_of(known, patient_id), always=not was_merged)

@@ -6,7 +6,7 @@ job makes it final: an event in the patient's history says so, and the bytes are
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
@@ -18,12 +18,14 @@ from psycopg.errors import InvalidSchemaName, UndefinedTable
 from psycopg_pool import PoolTimeout
 
 from registration.command import Command, Refusal
-from registration.domain.commands import RemovePortrait
+from registration.domain.commands import OutlivedPortrait, RemovePortrait
 from registration.domain.context import Context
 from registration.domain.contract import Operation
-from registration.domain.events import PortraitCause
+from registration.domain.events import PatientMergedAway, PortraitCause
+from registration.domain.merge import Parties
 from registration.domain.patient_resource import Patient
-from registration.domain.portrait import why_gone
+from registration.domain.patient_state import PatientState
+from registration.domain.portrait import ended_above, why_gone
 from registration.eventstore import database
 from registration.eventstore.store import (
     EventStore,
@@ -32,8 +34,9 @@ from registration.eventstore.store import (
     StoreUnavailableError,
 )
 from registration.gate import Gate
+from registration.lineage import lineage
 from registration.portraits import Portraits
-from registration.projections.portraits import due_portraits
+from registration.projections.portraits import due_portraits, outlived_portraits
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +47,9 @@ _REASONS: dict[PortraitCause, str] = {
     "consent-ended": "The consent to it has ended.",
     "retention-passed": "The time for which it is kept has passed.",
 }
+
+
+_ENDED_ABOVE = "The consent to it has ended on the record that this one was merged into."
 
 
 class Swept(NamedTuple):
@@ -95,10 +101,11 @@ class _Sweep:
         try:
             async with pool.connection() as connection:
                 due = await due_portraits(connection, self._now, MOST_AT_ONCE)
+                due += await outlived_portraits(connection, self._now, MOST_AT_ONCE)
             unclaimed = await self._portraits.unclaimed()
         except (UndefinedTable, InvalidSchemaName):
             return Swept()  # the read model is being made; nothing is shown that should not be
-        outcomes = [await self._let_go(tenant, patient_id) for tenant, patient_id in due]
+        outcomes = [await self._let_go(*each) for each in dict.fromkeys(due)]
         deleted = outcomes.count(True)
         for image in unclaimed:
             patient = await self._patient(image.tenant, image.patient_id)
@@ -109,16 +116,23 @@ class _Sweep:
 
     async def _let_go(self, tenant: str, patient_id: UUID) -> bool | None:
         """Return whether the portrait was let go; ``None`` where it need not go, or has gone."""
-        patient = await self._patient(tenant, patient_id)
-        if patient is None or patient.state is None or patient.state.portrait is None:
+        known = await lineage(self._store, tenant, [patient_id])
+        if patient_id not in known:
             return None
-        cause = why_gone(patient.state, self._now)
-        if cause is None:
+        patient, state = known[patient_id].patient, known[patient_id].state
+        if state.portrait is None:
             return None
-        picture = patient.state.portrait.id
+        payload: RemovePortrait
+        if (cause := why_gone(state, self._now)) is not None:
+            payload = RemovePortrait(reason=_REASONS[cause])
+        elif ended_above(list(_above(known, patient_id)), self._now):
+            payload = OutlivedPortrait(reason=_ENDED_ABOVE)
+        else:
+            return None
+        picture = state.portrait.id
         command = Command(
             Operation.REMOVE_PORTRAIT,
-            RemovePortrait(reason=_REASONS[cause]),
+            payload,
             {},
             aggregate_id=patient_id,
             version=patient.version,  # what was looked at must still be so
@@ -141,3 +155,16 @@ class _Sweep:
     async def _patient(self, tenant: str, patient_id: UUID) -> Patient | None:
         loaded = await self._store.load(LoadRequest(tenant, patient_id))
         return Patient.of(patient_id, loaded.events)
+
+
+def _above(known: Parties, patient_id: UUID) -> Iterator[tuple[datetime, PatientState]]:
+    """Yield the records that a patient was merged into, each with since when it stands for it."""
+    since = datetime.min.replace(tzinfo=UTC)
+    at = patient_id
+    while (above := known[at].state.merged_into) is not None:
+        since = max(
+            since,
+            *(r.recorded_at for r in known[at].history if isinstance(r.event, PatientMergedAway)),
+        )
+        yield since, known[above].state
+        at = above

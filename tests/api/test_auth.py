@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 from starlette.routing import Match, Route
+from tests.api.given_merges import proposal
 from tests.service import (
     ADA,
     CARD,
@@ -227,6 +228,14 @@ _BODIES: dict[str, Any] = {
     "encounter.open": {"patientId": str(new_id()), "class": "AMB"},
     "encounter.transition": {"to": "arrived"},
     "extension_schema.publish": {"schema": {"type": "object"}},
+    "mpi.propose_merge": {
+        "survivorId": str(new_id()),
+        "retiredId": str(new_id()),
+        "survivorVersion": 1,
+        "retiredVersion": 1,
+        "reason": "the same person",
+    },
+    "mpi.approve_merge": {},
 }
 SCHEMA = "housing"
 
@@ -241,6 +250,8 @@ def owned(desk: Desk, request: Request) -> dict[str, Any]:
     if request.path.startswith("/v1/encounters"):
         said = {"patientId": patient["id"], "class": "AMB"}
         return succeeded(desk.post("/v1/encounters", said))
+    if request.path.startswith("/v1/mpi/merges"):
+        return a_merge(desk, patient, request)
     here = place(patient)
     for flag in ("research", "portrait"):
         said = {"decision": "granted", "evidence": {"kind": "verbal"}}
@@ -256,6 +267,16 @@ def owned(desk: Desk, request: Request) -> dict[str, Any]:
         said = {"deceasedAt": "2026-01-01T00:00:00Z"}
         succeeded(desk.post(f"{here}/death", said, If_Match='"1"'))
     return succeeded(desk.get(here))
+
+
+def a_merge(desk: Desk, survivor: dict[str, Any], request: Request) -> dict[str, Any]:
+    """Return a merge that waits for approval, or was carried out where that is to be undone."""
+    somebody_else = desk.service.desk(desk.tenant, role="admin", sub="clerk-2")
+    said = proposal(survivor, desk.given_patient())
+    merge = succeeded(somebody_else.post("/v1/mpi/merges", said))
+    if request.path.endswith("/unmerge"):
+        merge = succeeded(desk("POST", f"/v1/mpi/merges/{merge['id']}/approval"))
+    return merge
 
 
 def requests() -> Iterator[Request]:

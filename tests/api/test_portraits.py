@@ -10,6 +10,7 @@ import httpx
 import psycopg
 import pytest
 from PIL import Image
+from tests.merging import merged, parted
 from tests.service import Clock, Desk, Service, picture, place, problem, running, succeeded
 
 from registration.projections.status import wait_for
@@ -167,6 +168,27 @@ class TestGone:
         assert portrait(desk, patient).is_success
 
 
+class TestOfAMergedRecord:
+    def test_it_is_not_shown_until_the_merge_is_undone(self, desk: Desk, patient) -> None:
+        sends(desk, patient, picture())
+        etag = portrait(desk, patient).headers["etag"]
+        survivor = desk.given_patient()
+        decision = merged(desk, patient, survivor)
+        for headers in ({}, {"If_None_Match": etag}):
+            told = problem(portrait(desk, patient, **headers), 409, "PATIENT_MERGED")
+            assert (told["survivorId"], told["mergeId"]) == (survivor["id"], decision["id"])
+        problem(portrait(desk, survivor), 404, "NOT_FOUND")
+        parted(desk, decision)
+        assert portrait(desk, patient).headers["etag"] == etag
+
+    def test_it_names_the_end_of_a_chain(self, desk: Desk, patient) -> None:
+        middle, survivor = desk.given_patient(), desk.given_patient()
+        merged(desk, patient, middle)
+        merged(desk, middle, survivor)
+        told = problem(portrait(desk, patient), 409, "PATIENT_MERGED")
+        assert told["survivorId"] == survivor["id"]
+
+
 class TestTheRetentionJob:
     @pytest.fixture
     def kept_for_a_day(self, database_url: str, tmp_path: Path) -> Any:
@@ -234,6 +256,49 @@ class TestTheRetentionJob:
         patient = self.a_portrait(desk, validUntil=end.isoformat())
         assert self.sweep(kept_for_a_day, desk, hours=2) == Swept(removed=1, deleted=1)
         assert desk.history(patient)[-1]["data"]["cause"] == "consent-ended"
+
+    def test_a_consent_withdrawn_on_the_survivor_takes_the_merged_ones_along(
+        self, kept_for_a_day: Service
+    ) -> None:
+        """Given a chain, when the person withdraws on its end, then nothing of it is kept."""
+        desk = kept_for_a_day.desk()
+        first, second, last = self.a_portrait(desk), self.a_portrait(desk), self.a_portrait(desk)
+        other = self.a_portrait(desk)
+        merged(desk, first, second)
+        decision = merged(desk, second, last)
+        assert self.sweep(kept_for_a_day, desk) == Swept()
+        agrees(desk, last, 1, decision="withdrawn")
+
+        assert self.sweep(kept_for_a_day, desk) == Swept(removed=2, deleted=2)
+
+        event = desk.history(first)[-1]
+        assert (event["type"], event["actor"]) == ("patient.portrait-removed", "system:retention")
+        assert event["data"]["cause"] == "consent-ended"
+        parted(desk, decision)
+        gone = problem(portrait(desk, second), 410, "PORTRAIT_GONE")
+        assert gone == {"cause": "consent-ended"}
+        assert portrait(desk, other).is_success
+        assert self.sweep(kept_for_a_day, desk) == Swept()
+
+    def test_what_was_said_on_the_survivor_before_the_merge_counts_there_alone(
+        self, kept_for_a_day: Service
+    ) -> None:
+        desk = kept_for_a_day.desk()
+        patient, survivor = self.a_portrait(desk), desk.given_patient()
+        agrees(desk, survivor, decision="refused")
+        decision = merged(desk, patient, survivor)
+        assert self.sweep(kept_for_a_day, desk) == Swept()
+        parted(desk, decision)
+        assert portrait(desk, patient).is_success
+
+    def test_a_consent_that_ran_out_on_the_survivor_does_too(self, kept_for_a_day: Service) -> None:
+        desk = kept_for_a_day.desk()
+        patient, survivor = self.a_portrait(desk), desk.given_patient()
+        end = datetime.now(UTC) + timedelta(hours=1)
+        agrees(desk, survivor, validUntil=end.isoformat())
+        merged(desk, patient, survivor)
+        assert self.sweep(kept_for_a_day, desk) == Swept()
+        assert self.sweep(kept_for_a_day, desk, hours=2) == Swept(removed=1, deleted=1)
 
     def test_bytes_that_nothing_shows_are_deleted_once_they_are_old_enough(
         self, kept_for_a_day: Service

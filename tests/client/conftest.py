@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from uuid import UUID
 
 import pytest
-from tests.client.given import Site
+from tests.client.given import A_CARD, Index, Site, pulled
 from tests.service import Desk, Service
 
 from registration.client import Client
@@ -34,3 +35,22 @@ def another(site: Site) -> Callable[[], Client]:
 def desk_of(site: Site) -> Desk:
     """Somebody of the same clinic who speaks to the service directly."""
     return site.desk()
+
+
+@pytest.fixture
+def index(site: Site) -> Index:
+    """Who merges, online."""
+    return Index(site)
+
+
+@pytest.fixture
+def survivor(device: Client, site: Site) -> UUID:
+    """The record that stays: Ada Okafor, born in 1985."""
+    names = [{"family": "Okafor", "given": ["Ada"]}]
+    return pulled(device, site, names=names, birthDate="1985")
+
+
+@pytest.fixture
+def retired(device: Client, site: Site) -> UUID:
+    """The record that goes: Ada Okoro, born in March 1984, with a card."""
+    return pulled(device, site, identifiers=[A_CARD])

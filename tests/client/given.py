@@ -9,14 +9,19 @@ from typing import Any
 from uuid import UUID
 
 import httpx
-from tests.service import ADA, Desk, Service, new_tenant
+import pytest
+from tests.merging import merged, parted
+from tests.service import ADA, CARD, Desk, Service, new_tenant, succeeded
 
-from registration.client import Client
+from registration.client import Client, DomainError, ReviewItem, View
 from registration.client.mutation import Mutation
 
 ADA_OKORO: dict[str, Any] = ADA
 CHIDI = {"name": "Chidi", "relationship": "brother"}
 GRANTED: dict[str, Any] = {"decision": "granted", "evidence": {"kind": "verbal"}}
+
+A_CARD = {"system": CARD, "value": "A 7"}
+ARRIVED = {"class": "AMB", "status": "arrived"}
 
 Fault = Callable[[httpx.Request, Callable[[], httpx.Response]], httpx.Response]
 """Answers a request; the second argument sends it on to the service."""
@@ -127,6 +132,27 @@ class Site:
         self.network.close()
 
 
+class Index:
+    """The index of a clinic, where two people merge records online, and undo it."""
+
+    def __init__(self, site: Site) -> None:
+        self._desk = site.desk()
+
+    def merge(self, survivor_id: UUID, retired_id: UUID) -> dict[str, Any]:
+        """Merge the second record into the first, as both are now; returns the decision."""
+        return merged(self._desk, {"id": str(retired_id)}, {"id": str(survivor_id)})
+
+    def unmerge(self, decision: dict[str, Any]) -> None:
+        """Undo a merge."""
+        parted(self._desk, decision)
+
+    @property
+    def position(self) -> int:
+        """How far the log is."""
+        nothing = {"clientId": "index", "mutations": []}
+        return int(succeeded(self._desk.post("/v1/sync/push", nothing))["position"])
+
+
 def seen(device: Client, answer: httpx.Response) -> httpx.Response:
     """Let a device pull until it has what a direct request did."""
     assert answer.is_success, answer.text
@@ -142,3 +168,28 @@ def pulled(device: Client, site: Site, **members: Any) -> UUID:
 def told(mutations: list[Mutation]) -> list[tuple[str, str]]:
     """Return what became of mutations: the operation without its aggregate, and the state."""
     return [(m.operation.partition(".")[2], str(m.state)) for m in mutations]
+
+
+def shown(view: View | None) -> View:
+    """Return a record that must be known at the device."""
+    assert view is not None
+    return view
+
+
+def kin_of(device: Client, patient: UUID) -> list[str]:
+    """Return the names of the next of kin of a patient, as the device shows them."""
+    return [kin["name"] for kin in shown(device.patient(patient)).body["nextOfKin"]]
+
+
+def only(items: list[ReviewItem]) -> ReviewItem:
+    """Return the one thing that waits for the person."""
+    [item] = items
+    return item
+
+
+def refused(code: str, change: Callable[[], object]) -> Any:
+    """Return what the device says beside the code when it refuses a change."""
+    with pytest.raises(DomainError) as caught:
+        change()
+    assert caught.value.code == code
+    return caught.value.extra

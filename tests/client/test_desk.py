@@ -5,7 +5,8 @@ import subprocess
 import sys
 
 from rich.console import Console
-from tests.client.given import Site
+from tests.client.given import ADA_OKORO, Index, Site
+from tests.service import CARD
 
 from registration.client.terminal import Terminal
 
@@ -75,6 +76,68 @@ def test_a_conflict_is_reviewed_and_sent_again(site: Site) -> None:
     assert "queued as change 4" in said
     applied = [line for line in said if re.search(r"^[45] desk-1 .* applied$", line)]
     assert len(applied) == 2
+
+
+def test_a_merge_is_met_and_gone_on_with(site: Site) -> None:
+    """Given two records, merged while the desk was offline, then it goes on with the survivor."""
+    with site.device("another") as other:
+        gone = other.register(ADA_OKORO | {"identifiers": [{"system": CARD, "value": "7"}]})
+        stays = other.register(ADA_OKORO | {"names": [{"family": "Eze"}], "birthDate": "1985"})
+        other.sync()
+    desk(
+        site,
+        "sync",
+        "search okoro",
+        "correct 1 birth=1984-03-20",
+        "kin 1 name=Obi relationship=son",
+    )
+    Index(site).merge(stays.id, gone.id)
+
+    code, said = desk(
+        site,
+        "sync",
+        "review",
+        "resubmit 1",
+        f"kin {gone.id} name=Chidi relationship=brother",
+        f"show {gone.id}",
+        f"follow {gone.id}",
+        "follow 1",
+        "survivor 1 birth=1984",
+        "sync",
+        "show 1",
+        "search okoro",
+    )
+
+    assert code == 1
+    assert f"merged into {stays.id}: survivor, discard, or leave it" in said
+    assert "/birthDate 1984-03-02 1985 1984-03-20" in said
+    assert said.count("PATIENT_MERGED: This record was merged into another one.") == 3
+    assert said.count(f"go on with {stays.id}") == 2
+    assert f"merged into {stays.id}; `follow` goes on with that" in said
+    assert "this record was not merged into one that is known here" in said
+    assert "queued as change 3" in said
+    assert f"also known as {gone.id}" in said
+    assert f"identifier {CARD} 7 (of a merged record)" in said
+    assert "next of kin Obi, son" in said
+    assert said[-1] == "1 Eze 1984 female"
+
+
+def test_what_waited_for_a_merge_to_be_undone_is_told(site: Site) -> None:
+    index = Index(site)
+    with site.device("another") as other:
+        gone, stays = other.register(ADA_OKORO), other.register(ADA_OKORO)
+        other.sync()
+    desk(site, "sync", f"correct {gone.id} birth=1985")
+    index.unmerge(index.merge(stays.id, gone.id))
+    merge = index.merge(stays.id, gone.id)
+    desk(site, "sync")
+    index.unmerge(merge)
+
+    code, said = desk(site, "sync", "review", "resubmit 1", "sync", f"show {gone.id}")
+
+    assert code == 0
+    assert "that was undone: resubmit or discard" in said
+    assert "born 1985" in said
 
 
 def test_a_discharge_is_confirmed(site: Site) -> None:

@@ -1,12 +1,13 @@
-"""The example does what the documentation says, against a real service."""
+"""The examples do what the documentation says, against a real service."""
 
 import subprocess
 import sys
 from pathlib import Path
+from uuid import UUID
 
-from tests.client.given import Site
+from tests.client.given import Index, Site, pulled
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "offline_clinic.py"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 SAID = """\
 refused offline: VALIDATION_FAILED
@@ -27,6 +28,54 @@ to confirm: finished
 
 
 def test_the_offline_clinic(site: Site) -> None:
-    arguments = [sys.executable, str(EXAMPLE), site.service.url, site.token()]
+    arguments = [
+        sys.executable,
+        str(EXAMPLES / "offline_clinic.py"),
+        site.service.url,
+        site.token(),
+    ]
     done = subprocess.run(arguments, capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr, done.returncode) == (SAID, "", 0)
+
+
+def test_a_laboratory_moves_its_orders_with_a_merge_and_back(site: Site) -> None:
+    """Given orders by patient, when merges come by pull and are undone, then the orders follow."""
+    watching = site.device()
+    first, second, last = (str(pulled(watching, site)) for _ in range(3))
+    index = Index(site)
+    token = site.token(sub="laboratory", scope="sync patient:read")
+    arguments = [sys.executable, str(EXAMPLES / "downstream.py"), site.service.url, token]
+    with subprocess.Popen(
+        arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    ) as program:
+        assert program.stdin is not None
+        assert program.stdout is not None
+
+        def told(command: str, until: str) -> list[str]:
+            program.stdin.write(command + "\n")  # type: ignore[union-attr]
+            lines: list[str] = []
+            while not lines or not lines[-1].startswith(until):
+                lines.append(program.stdout.readline().strip())  # type: ignore[union-attr]
+                assert lines[-1], "the program ended"
+            return lines
+
+        def pull() -> list[str]:
+            watching.pull(index.position)
+            return told("pull", "pulled")[:-1]
+
+        assert told(f"order 1 {first}", "order") == [f"order 1 for {first}"]
+        assert pull() == []
+        merge = index.merge(UUID(second), UUID(first))
+        above = index.merge(UUID(last), UUID(second))
+        assert pull() == [f"order 1: {first} -> {last}"]
+        assert told(f"order 2 {second}", "order") == [f"order 2 for {last}"]
+        index.unmerge(merge)
+        assert pull() == [f"order 1: {last} -> {first}"]
+        index.unmerge(above)
+        assert pull() == [f"order 2: {last} -> {second}"]
+        assert told("list", "2") == [
+            f"1: {first}, recorded for {first}",
+            f"2: {second}, recorded for {second}",
+        ]
+        program.stdin.close()
+    assert program.returncode == 0

@@ -81,7 +81,9 @@ def approve(met: dict[UUID, Party], who: Context = PLURAL, *history: events.Even
     return merge.decide_approve(state, commands.ApproveMerge(), who, met, MERGE)
 
 
-ABSORBED = events.Absorbed(patient_id=EDA, names=eda.state.names, identifiers=eda.state.identifiers)
+ABSORBED = events.PatientAbsorbed(
+    merge_id=MERGE, patient_id=EDA, names=eda.state.names, identifiers=eda.state.identifiers
+)
 AWAY = events.PatientMergedAway(merge_id=MERGE, survivor_id=ADA)
 
 
@@ -125,16 +127,14 @@ class TestApproving:
                 events.MergeApproved(survivor_version=1, retired_version=1),
                 events.MergeExecuted(survivor_id=ADA, retired_id=EDA),
             ],
-            {EDA: [AWAY], ADA: [events.PatientAbsorbed(merge_id=MERGE, retired=(ABSORBED,))]},
+            {EDA: [AWAY], ADA: [ABSORBED]},
         )
 
     def test_what_the_retired_record_had_absorbed_comes_along(self) -> None:
-        ida = events.Absorbed(patient_id=IDA, names=(name(3),), identifiers=())
-        more = party(
-            EDA, eda.history[0].event, events.PatientAbsorbed(merge_id=uuid(9), retired=(ida,))
-        )
+        ida = events.PatientAbsorbed(merge_id=uuid(9), patient_id=IDA, names=(name(3),))
+        more = party(EDA, eda.history[0].event, ida)
         made = approve(parties(ada, more), PLURAL, proposed(retired_version=2))
-        assert made.others[ADA] == [events.PatientAbsorbed(merge_id=MERGE, retired=(ABSORBED, ida))]
+        assert made.others[ADA] == [ABSORBED, ida.model_copy(update={"merge_id": MERGE})]
 
     def test_four_eyes_see_more_than_two(self) -> None:
         proposer = PLURAL._replace(actor="desk-1")
@@ -171,7 +171,6 @@ class TestUndoing:
         events.MergeApproved(survivor_version=1, retired_version=1),
         events.MergeExecuted(survivor_id=ADA, retired_id=EDA),
     )
-    absorbed = events.PatientAbsorbed(merge_id=MERGE, retired=(ABSORBED,))
 
     def undo(self, *met: Party) -> Decided:
         said = commands.Reason(reason="twins")
@@ -179,7 +178,7 @@ class TestUndoing:
 
     def test_both_records_are_what_their_own_histories_say(self) -> None:
         retired = party(EDA, eda.history[0].event, AWAY)
-        survivor = party(ADA, ada.history[0].event, self.absorbed)
+        survivor = party(ADA, ada.history[0].event, ABSORBED)
         made = self.undo(retired, survivor)
         for before, after in ((eda, retired), (ada, survivor)):
             for event in made.others[before.patient.id]:
@@ -189,14 +188,14 @@ class TestUndoing:
     def test_records_further_up_let_go_as_well(self) -> None:
         top = uuid(504)
         middle = events.PatientMergedAway(merge_id=uuid(601), survivor_id=top)
-        brought = events.PatientAbsorbed(
-            merge_id=uuid(601),
-            retired=(events.Absorbed(patient_id=ADA, names=(name(1),)), ABSORBED),
-        )
+        brought = [
+            events.PatientAbsorbed(merge_id=uuid(601), patient_id=ADA, names=(name(1),)),
+            ABSORBED.model_copy(update={"merge_id": uuid(601)}),
+        ]
         made = self.undo(
             party(EDA, eda.history[0].event, AWAY),
-            party(ADA, ada.history[0].event, self.absorbed, middle),
-            party(top, registered(), brought),
+            party(ADA, ada.history[0].event, ABSORBED, middle),
+            party(top, registered(), *brought),
         )
         let_go = [events.PatientReleased(merge_id=MERGE, patient_ids=(EDA,))]
         assert made.others == {

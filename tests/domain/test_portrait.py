@@ -4,14 +4,15 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from tests.domain.given import NOW, When, folded, registered, uuid, when
+from tests.domain.given import NOW, STAMP, When, folded, registered, uuid, when
 from tests.domain.test_consent import DAY, granted, portrait_set, withdrawn
 
 from registration.domain import events
 from registration.domain.consent import PORTRAIT
 from registration.domain.contract import Operation
 from registration.domain.patient_resource import Patient
-from registration.domain.portrait import due, why_gone
+from registration.domain.patient_state import PatientState
+from registration.domain.portrait import due, ended_above, why_gone
 
 PICTURE: dict[str, Any] = {
     "contentHash": "cd",
@@ -115,3 +116,50 @@ def test_when_it_has_to_go_is_known_beforehand(history: Any, expected: Any) -> N
     if expected is not None:
         assert why_gone(state, expected - timedelta(microseconds=1)) is None
         assert why_gone(state, expected) is not None
+
+
+def said(*decisions: tuple[int, events.Event]) -> PatientState:
+    """Return a patient who said things so many days ago."""
+    state = Patient.evolve(None, registered(), STAMP)
+    for days, event in decisions:
+        state = Patient.evolve(state, event, STAMP._replace(at=NOW - days * DAY))
+    return state
+
+
+@pytest.mark.parametrize(
+    ("survivor", "goes"),
+    [
+        (said(), False),
+        (said((20, granted(PORTRAIT))), False),
+        (said((20, withdrawn(PORTRAIT))), False),
+        (said((20, granted(PORTRAIT, valid_until=NOW - 15 * DAY))), False),
+        (said((20, granted(PORTRAIT)), (5, withdrawn(PORTRAIT))), True),
+        (said((20, granted(PORTRAIT, valid_until=NOW - 5 * DAY))), True),
+        (said((20, withdrawn(PORTRAIT)), (5, withdrawn(PORTRAIT))), True),
+        (said((5, withdrawn(PORTRAIT))), True),
+        (said((5, withdrawn(PORTRAIT)), (4, granted(PORTRAIT))), False),
+        (said((5, withdrawn("research"))), False),
+    ],
+    ids=[
+        "nothing said",
+        "agrees",
+        "withdrawn before",
+        "run out before",
+        "withdrawn since",
+        "run out since",
+        "withdrawn again since",
+        "said no since",
+        "agrees again since",
+        "about something else",
+    ],
+)
+def test_what_a_person_ends_on_the_survivor_ends_for_the_merged_record(
+    survivor: PatientState, goes: bool
+) -> None:
+    """Given a merge ten days ago."""
+    assert ended_above([(NOW - 10 * DAY, survivor)], NOW) is goes
+    assert ended_above([(NOW - 10 * DAY, said()), (NOW - 10 * DAY, survivor)], NOW) is goes
+
+
+def test_a_record_that_was_merged_into_none_has_nobody_above() -> None:
+    assert not ended_above([], NOW)

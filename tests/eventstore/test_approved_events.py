@@ -134,9 +134,9 @@ SAMPLES: dict[type[Event], Event] = {
         events.PatientMergedAway(merge_id=UUID(int=7), survivor_id=UUID(int=8)),
         events.PatientAbsorbed(
             merge_id=UUID(int=7),
-            retired=(
-                events.Absorbed(patient_id=UUID(int=6), names=(ARABIC,), identifiers=(IDENTIFIER,)),
-            ),
+            patient_id=UUID(int=6),
+            names=(ARABIC,),
+            identifiers=(IDENTIFIER,),
         ),
         events.PatientRestored(merge_id=UUID(int=7)),
         events.PatientReleased(merge_id=UUID(int=7), patient_ids=(UUID(int=6), UUID(int=9))),

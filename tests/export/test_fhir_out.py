@@ -265,7 +265,6 @@ def test_an_encounter_with_everything() -> None:
         events.EncounterStarted(at=NOW + timedelta(minutes=5), reason="free"),
         events.EncounterFinished(at=NOW + timedelta(hours=1)),
     )
-    body["currentPatientId"] = str(uuid(2))
     assert valid(fhir_out.encounter(body)) == {
         "resourceType": "Encounter",
         "id": str(uuid(3)),
@@ -273,10 +272,6 @@ def test_an_encounter_with_everything() -> None:
         "extension": [
             {"url": fhir_out.PLANNED_START, "valueDateTime": "2026-03-01T12:00:00Z"},
             {"url": fhir_out.POST_MORTEM, "valueBoolean": True},
-            {
-                "url": fhir_out.CURRENT_PATIENT,
-                "valueReference": {"reference": f"Patient/{uuid(2)}"},
-            },
         ],
         "status": "finished",
         "statusHistory": [

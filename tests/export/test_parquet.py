@@ -117,7 +117,6 @@ def test_an_encounter_as_a_row() -> None:
         "version": 3,
         "position": 9,
         "patient_id": str(uuid(1)),
-        "current_patient_id": str(uuid(1)),
         "class": "AMB",
         "status": "finished",
         "period_start": NOW,
@@ -128,8 +127,6 @@ def test_an_encounter_as_a_row() -> None:
         "opened_at": STAMP.at,
         "last_updated": STAMP.at,
     }
-    moved = row_of("encounter", body | {"currentPatientId": str(uuid(2))})
-    assert (moved["patient_id"], moved["current_patient_id"]) == (str(uuid(1)), str(uuid(2)))
 
 
 def test_the_tables_say_what_the_resources_say(database_url: str, tmp_path: Path) -> None:

@@ -157,8 +157,8 @@ class ReadModel:
 
     async def rows(self) -> list[TupleRow]:
         cursor = await self.connection.execute(
-            "SELECT tenant, id, patient_id, status, facility, moment, arrived_at, started_at,"
-            " ended_at, document FROM encounters.encounter ORDER BY tenant, id"
+            "SELECT tenant, id, patient_id, current_id, status, facility, moment, arrived_at,"
+            " started_at, ended_at, document FROM encounters.encounter ORDER BY tenant, id"
         )
         return await cursor.fetchall()
 
@@ -198,6 +198,7 @@ def expected_rows(log: Log) -> list[tuple[Any, ...]]:
         (
             tenant,
             its_id,
+            shown.patient_id,
             shown.patient_id,
             shown.status,
             shown.facility,
@@ -309,7 +310,7 @@ INSTANTS = st.none() | st.integers(-24, 740).map(lambda hours: MONDAY + hours * 
 )
 def test_a_list_has_what_was_asked_for_once_in_order(clinics: str, query: EncounterQuery) -> None:
     expected = sorted(
-        (moment, its_id, shown.encoded().decode())
+        (moment, its_id, shown.encoded().decode(), shown.patient_id)
         for (tenant, its_id), shown in KNOWN.items()
         if tenant == query.tenant
         and query.patient_id in (None, shown.patient_id)
@@ -364,7 +365,7 @@ def test_a_board_has_who_was_there_once_in_order(clinics: str, query: BoardQuery
         )
     wanted = query.statuses or [status for status in STATUSES if status != "entered-in-error"]
     items = sorted(
-        (care.moment, its_id, shown.encoded().decode(), *waits[its_id])
+        (care.moment, its_id, shown.encoded().decode(), shown.patient_id, *waits[its_id])
         for its_id, (shown, care) in of_the_day.items()
         if shown.status in wanted
     )

@@ -46,3 +46,26 @@ def test_two_thousand(world: World, first: int):
 @pytest.mark.parametrize("seed", [7, 33, 58, 91, 104])
 def test_the_same_seed_gives_the_same_trace(world: World, seed: int):
     assert simulate(world, seed, STEPS) == simulate(world, seed, STEPS)
+
+
+MERGES = (
+    "index proposes to merge",
+    "index undoes the merge",
+    "PATIENT_MERGED at the device",
+    "(PATIENT_MERGED) to the survivor",
+    "(PATIENT_MERGED) for later",
+    "(PATIENT_MERGED) up",
+    "(PATIENT_MERGED) again",
+)
+"""What a trace says where devices meet merges: all that people can decide, and the undoing."""
+
+
+def test_queues_meet_merges_in_every_way(world: World):
+    """Given clerks at the index, then before long a device has met all that they can do to it."""
+    unseen = set(MERGES)
+    for seed in range(1, 31):
+        told = "\n".join(simulate(world, seed, STEPS))
+        unseen = {what for what in unseen if what not in told}
+        if not unseen:
+            return
+    pytest.fail(f"none of 30 clinics had {unseen}")

@@ -10,7 +10,8 @@ import httpx
 import orjson
 import psycopg
 import pytest
-from tests.service import Desk, Service, etag, new_id, place, problem, succeeded
+from tests.merging import merged, parted
+from tests.service import CARD, Desk, Service, etag, new_id, place, problem, succeeded
 from tests.sync.given import TABLET, correction, kin, outcome, push, registration
 
 _UNDONE = "UPDATE registration.log_head SET position = position + 7 WHERE tenant = %s"
@@ -88,7 +89,8 @@ def test_a_snapshot_then_what_changed(desk: Desk):
         [("patient", patient["id"], False)],
     )
     assert device.records[patient["id"]] == succeeded(desk.get(place(patient)))
-    assert device.records[visit["id"]] == succeeded(desk.get(f"/v1/encounters/{visit['id']}"))
+    shown = succeeded(desk.get(f"/v1/encounters/{visit['id']}"))
+    assert device.records[visit["id"]] | {"currentPatientId": patient["id"]} == shown
 
 
 def test_a_record_says_at_which_position_it_changed_last(desk: Desk):
@@ -284,6 +286,84 @@ class TestScope:
         assert device.pull() == [("patient", patient["id"], False)]
         answer = desk.get("/v1/sync/pull", params={"cursor": device.cursor})
         problem(answer, 410, "RESYNC_REQUIRED")
+
+
+class TestMerges:
+    """Two records of one person: what a downstream system is told."""
+
+    def test_both_records_come_and_the_decision(self, desk: Desk):
+        held = {"system": CARD, "value": str(new_id())}
+        retired, survivor = desk.given_patient(identifiers=[held]), desk.given_patient()
+        visit = encounter(desk, retired)
+        device = Device(desk)
+        device.pull()
+
+        decision = merged(desk, retired, survivor)
+
+        assert device.pull() == [
+            ("patient", retired["id"], False),
+            ("patient", survivor["id"], False),
+            ("merge", decision["id"], False),
+        ]
+        gone, stays = device.records[retired["id"]], device.records[survivor["id"]]
+        assert (gone["active"], gone["links"]) == (
+            False,
+            [{"type": "replaced-by", "patientId": survivor["id"]}],
+        )
+        assert (stays["active"], stays["links"], stays["identifiers"][0]["mergedFrom"]) == (
+            True,
+            [{"type": "replaces", "patientId": retired["id"]}],
+            retired["id"],
+        )
+        assert device.records[decision["id"]] == decision
+        assert device.records[visit["id"]]["patientId"] == retired["id"]
+
+    def test_a_proposal_comes_and_then_what_became_of_it(self, desk: Desk):
+        records = [desk.given_patient() for _ in range(2)]
+        decision = merged(desk, *records)
+        device = Device(desk)
+        device.pull()
+
+        decision = parted(desk, decision)
+
+        assert device.pull() == [
+            ("patient", records[0]["id"], False),
+            ("patient", records[1]["id"], False),
+            ("merge", decision["id"], False),
+        ]
+        assert [device.records[record["id"]]["links"] for record in records] == [[], []]
+        assert device.records[decision["id"]]["status"] == "reversed"
+
+    def test_who_has_the_retired_one_gets_the_survivor_until_it_is_undone(self, desk: Desk):
+        """Given a facility that sees a record by an encounter, then it follows the chain."""
+        records = [desk.given_patient(facility=SOUTH) for _ in range(3)]
+        encounter(desk, records[0], facility=NORTH)
+        device = Device(desk, facility=NORTH)
+        device.pull()
+
+        decisions = [merged(desk, *records[:2]), merged(desk, *records[1:])]
+        came = device.pull()
+        parted(desk, decisions[1])
+        left = device.pull()
+
+        assert came == [
+            ("patient", records[0]["id"], False),
+            ("merge", decisions[0]["id"], False),
+            ("patient", records[1]["id"], False),
+            ("patient", records[2]["id"], False),
+            ("merge", decisions[1]["id"], False),
+        ]
+        assert left == [
+            ("patient", records[1]["id"], False),
+            ("patient", records[2]["id"], True),
+            ("merge", decisions[1]["id"], False),
+        ]
+        assert records[1]["id"] in device.records
+
+    def test_decisions_need_the_right_to_read_them(self, desk: Desk):
+        merged(desk, desk.given_patient(), desk.given_patient())
+        reader = desk.service.desk(desk.tenant, scope="sync patient:read")
+        assert [kind for kind, _, _ in Device(reader).pull()] == ["patient", "patient"]
 
 
 class TestCursors:

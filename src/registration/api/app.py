@@ -47,7 +47,6 @@ from registration.api.shortcut import Shortcut
 from registration.api.stopping import told_to_stop
 from registration.command import Refusal
 from registration.domain.contract import Operation
-from registration.domain.encounter import Encounter
 from registration.domain.errors import DomainError
 from registration.domain.merge import Merge
 from registration.domain.patient_resource import Patient
@@ -94,6 +93,8 @@ def create_app(
 _OF_THEIR_OWN_SHAPE = {
     Operation.SET_PORTRAIT: portraits.set_portrait,
     Operation.RECORD_DEATH: vital_status.record_death,
+    Operation.OPEN_ENCOUNTER: encounters.carry_out,
+    Operation.TRANSITION_ENCOUNTER: encounters.carry_out,
     Operation.UNMERGE: merges.unmerge,
 }
 
@@ -134,7 +135,7 @@ def application(settings: Settings, clock: Callable[[], datetime] | None = None)
         app.include_router(part.router)
     # after the other names that stand where an id would
     app.router.routes.append(
-        Route("/v1/encounters/{id}", reader_of(Encounter), methods=["GET"], name="encounter.read")
+        Route("/v1/encounters/{id}", encounters.read, methods=["GET"], name="encounter.read")
     )
     app.router.routes.append(
         Route("/v1/mpi/merges/{id}", reader_of(Merge), methods=["GET"], name="merge.read")

@@ -11,12 +11,17 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
+from registration.api.auth import Caller
+from registration.api.command_table import CommandRoute
+from registration.api.commands import answer, carried_out
 from registration.api.cursors import next_place, place_of
 from registration.api.openapi import problems
 from registration.api.reading import (
     AggregateId,
     Page,
+    as_it_stood,
     from_view,
+    has,
     history_of,
     instant,
     json_answer,
@@ -26,6 +31,7 @@ from registration.api.wire import EncounterBoard, EncounterList, History, StateM
 from registration.domain.encounter import INITIAL, STATUSES, TERMINAL, TRANSITIONS, Encounter
 from registration.domain.errors import invalid
 from registration.domain.resources import EncounterStatus, Facility
+from registration.lineage import Current, current_patient
 from registration.projections.encounters import (
     NAME,
     BoardQuery,
@@ -36,6 +42,8 @@ from registration.projections.encounters import (
 
 router = APIRouter(tags=["encounters"])
 
+CURRENT = "currentPatientId"
+"""The member that says under which record the patient of an encounter is found now."""
 _PROBLEMS = problems("FORBIDDEN", "NOT_FOUND", "VALIDATION_FAILED", "READ_MODEL_BEHIND")
 Statuses = Annotated[
     list[EncounterStatus] | None,
@@ -69,10 +77,50 @@ async def state_machine(_caller: AnyCaller) -> dict[str, Any]:
     }
 
 
+async def read(request: Request) -> Response:
+    """Return one encounter, now or as it stood; its patient as that is found now in any case.
+
+    No 304 where the patient was merged ever: the version alone does not tell whether the caller
+    has the ``currentPatientId`` of now.
+    """
+    caller, encounter = await as_it_stood(request, Encounter)
+    current = await _current(request, caller, encounter)
+    headers = {"ETag": f'"{encounter.version}"'}
+    if current.always and has(request, headers["ETag"]):
+        return Response(status_code=304, headers=headers)
+    return json_answer({**encounter.plain(), CURRENT: current.patient_id}, headers)
+
+
+async def carry_out(request: Request, route: CommandRoute) -> Response:
+    """Carry out a command on an encounter; the answer says where its patient is found now."""
+    caller, reply = await carried_out(request, route)
+    if "encounter:read" not in caller.scopes:
+        return answer(reply, caller)
+    encounter: Any = reply.aggregate
+    if reply.created and not reply.replayed:
+        found_under = encounter.state.patient_id  # none is opened of a merged-away record
+    else:
+        found_under = (await _current(request, caller, encounter)).patient_id
+    return answer(reply, caller, {CURRENT: found_under})
+
+
+async def _current(request: Request, caller: Caller, encounter: Any) -> Current:
+    store = services(request).store
+    return await current_patient(store, caller.tenant, encounter.state.patient_id)
+
+
+def shown(document: str, current: UUID) -> dict[str, Any]:
+    """Return an encounter of the read model as the wire shows it."""
+    return {**orjson.loads(document), CURRENT: current}
+
+
 class EncounterSearch(Page):
     """What to list; all given criteria must hold."""
 
-    patient_id: UUID | None = None
+    patient_id: Annotated[
+        UUID | None,
+        Field(description="And of all records that belong to the person by merges, either way"),
+    ] = None
     status: Statuses = None
     facility: Facility | None = None
     since: Annotated[
@@ -111,10 +159,9 @@ async def encounters(
         query.min_position,
         lambda view: list_encounters(view, asked),
     )
-    shown = rows[: query.limit]
     return json_answer(
         {
-            "items": [orjson.Fragment(document) for _, _, document in shown],
+            "items": [shown(*row[2:]) for row in rows[: query.limit]],
             "next": next_place(rows, query.limit),
         }
     )
@@ -183,8 +230,8 @@ async def encounter_board(
                 for status, count, longest, median in found.counts
             },
             "items": [
-                {**orjson.loads(document), "waitingSeconds": waited, "staySeconds": stayed}
-                for _, _, document, waited, stayed in found.items[: query.limit]
+                {**shown(document, current), "waitingSeconds": waited, "staySeconds": stayed}
+                for _, _, document, current, waited, stayed in found.items[: query.limit]
             ],
             "next": next_place(found.items, query.limit),
         }

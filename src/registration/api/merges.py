@@ -32,8 +32,7 @@ from registration.api.reading import (
 )
 from registration.api.requests import IndexReader, context_of, services
 from registration.api.wire import History, MergeList, MergePreview, ReviewList
-from registration.domain.aggregate import Recorded
-from registration.domain.aggregate import Aggregate
+from registration.domain.aggregate import Aggregate, Recorded
 from registration.domain.errors import DomainError
 from registration.domain.events import EncounterOpened, Event
 from registration.domain.merge import Merge, MergeState, MergeStatus, preview

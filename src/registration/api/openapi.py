@@ -14,10 +14,10 @@ from starlette.routing import BaseRoute
 from registration.api.command_table import COMMAND_ROUTES, IMAGES, CommandRoute
 from registration.api.problems import PROBLEM_JSON, PROBLEMS
 from registration.api.push import Push, QueuedMutation
-from registration.api.wire import Deceased, ProblemDetails, Receipt, Unmerged
+from registration.api.wire import Deceased, ProblemDetails, Receipt, ShownEncounter, Unmerged
 from registration.domain.aggregate import Aggregate
 from registration.domain.contract import Operation, Resource, rules_for
-from registration.domain.encounter import Encounter, EncounterResource
+from registration.domain.encounter import Encounter
 from registration.domain.extension_schema import SchemaVersion
 from registration.domain.handlers import HANDLERS
 from registration.domain.merge import Merge, MergeResource
@@ -50,8 +50,8 @@ _ANSWERS: dict[Operation, type[BaseModel]] = {
     Operation.SET_CONSENT: Consent,
     Operation.SET_EXTENSION: ExtensionInstance,
     Operation.RECORD_DEATH: Deceased,
-    Operation.OPEN_ENCOUNTER: EncounterResource,
-    Operation.TRANSITION_ENCOUNTER: EncounterResource,
+    Operation.OPEN_ENCOUNTER: ShownEncounter,
+    Operation.TRANSITION_ENCOUNTER: ShownEncounter,
     Operation.PUBLISH_SCHEMA: SchemaVersion,
     Operation.PROPOSE_MERGE: MergeResource,
     Operation.APPROVE_MERGE: MergeResource,
@@ -117,7 +117,7 @@ def document(app: FastAPI, queries: Iterable[BaseRoute]) -> dict[str, Any]:
             made["paths"].setdefault(route.path, {})[route.method.lower()] = _command(route)
         for path, kind, model in (
             ("/v1/patients/{id}", Patient, PatientResource),
-            ("/v1/encounters/{id}", Encounter, EncounterResource),
+            ("/v1/encounters/{id}", Encounter, ShownEncounter),
             ("/v1/mpi/merges/{id}", Merge, MergeResource),
         ):
             made["paths"].setdefault(path, {})["get"] = _get_one(path, kind, model)
@@ -145,7 +145,6 @@ def _schemas() -> dict[str, Any]:
         PatientResource,
         Receipt,
         ProblemDetails,
-        EncounterResource,
         *_ANSWERS.values(),
     }
     modes += [(model, "serialization") for model in sorted(answers, key=lambda m: m.__name__)]

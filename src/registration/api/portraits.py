@@ -26,10 +26,12 @@ from registration.domain.commands import SetPortrait
 from registration.domain.contract import rule_for
 from registration.domain.errors import DomainError, invalid, not_found
 from registration.domain.events import Event, PortraitSet
+from registration.domain.merge import merged_away
 from registration.domain.patient_resource import Patient
 from registration.domain.portrait import gone, why_gone
 from registration.eventstore.store import StoreOverloadedError
 from registration.images import MOST_BYTES, ImageRefused, PortraitImage, portrait_of
+from registration.lineage import lineage
 
 router = APIRouter(tags=["portraits"])
 
@@ -111,13 +113,20 @@ async def _made(body: bytes, media_type: str) -> PortraitImage:
     responses={
         200: {"content": {"image/jpeg": {}}, "description": "The picture."},
         304: {"description": "You have this picture."},
-        **problems("FORBIDDEN", "NOT_FOUND", "PORTRAIT_GONE", "VALIDATION_FAILED"),
+        **problems(
+            "FORBIDDEN", "NOT_FOUND", "PATIENT_MERGED", "PORTRAIT_GONE", "VALIDATION_FAILED"
+        ),
     },
 )
 async def get_portrait(request: Request, caller: Reader, patient_id: AggregateId) -> Response:
-    """Return the picture, if the patient consents to it now and its time has not passed."""
+    """Return the picture, if the patient consents to it now and its time has not passed.
+
+    None of a record that was merged away is shown: what the person says counts on the survivor.
+    """
     its = services(request)
     patient = await loaded_aggregate(request, caller, Patient, patient_id)
+    if patient.state.merged_into is not None:
+        raise merged_away(await lineage(its.store, caller.tenant, [patient_id]), patient_id)
     portrait = patient.state.portrait
     if portrait is None:
         raise (

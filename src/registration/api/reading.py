@@ -43,26 +43,35 @@ def reader_of(kind: type[Aggregate[Any]]) -> Callable[[Request], Awaitable[Respo
     """
 
     async def read(request: Request) -> Response:
-        request.scope["observation"].operation = f"{kind.KIND}.read"
-        caller = await authenticated(request)
-        if kind.READ_SCOPE is not None:
-            require_scope(caller.scopes, kind.READ_SCOPE)
-        its_id = path_id(request, "id", kind.KIND)
-        as_of, version = _moment(request)
-        await reached(request, caller.tenant, request.query_params.get("minPosition"))
-        loaded = await services(request).store.load(
-            LoadRequest(caller.tenant, its_id, until=version or LATEST)
-        )
-        history = [r for r in loaded.events if as_of is None or r.recorded_at <= as_of]
-        found = kind.of(its_id, history)
-        if found is None or (version is not None and found.version != version):
-            raise not_found(kind.KIND if version is None else f"version of the {kind.KIND}")
+        _, found = await as_it_stood(request, kind)
         etag = f'"{found.version}"'
         if has(request, etag):
             return Response(status_code=304, headers={"ETag": etag})
         return Response(found.encoded(), 200, {"ETag": etag}, "application/json")
 
     return read
+
+
+async def as_it_stood(request: Request, kind: type[Aggregate[Any]]) -> tuple[Caller, Any]:
+    """Return who asks, and the aggregate of the path, now or as it stood at ``asOf`` or a version.
+
+    Raises ``FORBIDDEN`` and ``NOT_FOUND``.
+    """
+    request.scope["observation"].operation = f"{kind.KIND}.read"
+    caller = await authenticated(request)
+    if kind.READ_SCOPE is not None:
+        require_scope(caller.scopes, kind.READ_SCOPE)
+    its_id = path_id(request, "id", kind.KIND)
+    as_of, version = _moment(request)
+    await reached(request, caller.tenant, request.query_params.get("minPosition"))
+    loaded = await services(request).store.load(
+        LoadRequest(caller.tenant, its_id, until=version or LATEST)
+    )
+    history = [r for r in loaded.events if as_of is None or r.recorded_at <= as_of]
+    found = kind.of(its_id, history)
+    if found is None or (version is not None and found.version != version):
+        raise not_found(kind.KIND if version is None else f"version of the {kind.KIND}")
+    return caller, found
 
 
 async def loaded_aggregate(

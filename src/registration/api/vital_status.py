@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import orjson
 import psycopg
 from psycopg_pool import PoolTimeout
 from starlette.requests import Request
@@ -10,6 +9,7 @@ from starlette.responses import Response
 
 from registration.api.command_table import CommandRoute
 from registration.api.commands import answer, carried_out
+from registration.api.encounters import shown
 from registration.api.reading import from_view
 from registration.domain.errors import DomainError
 from registration.projections.encounters import NAME, EncounterQuery, list_encounters
@@ -31,7 +31,7 @@ async def record_death(request: Request, route: CommandRoute) -> Response:
         rows = await from_view(
             request, NAME, caller.tenant, reply.position, lambda view: list_encounters(view, asked)
         )
-        still_open = [orjson.Fragment(document) for _, _, document in rows]
+        still_open = [shown(document, current) for _, _, document, current in rows]
     except (DomainError, psycopg.OperationalError, PoolTimeout):
         still_open = None  # the death is stored; what is open is not known in time
     return answer(reply, caller, {"openEncounters": still_open})

@@ -53,8 +53,18 @@ class History(Answer):
     next: str | None
 
 
+class FormerName(Name):
+    """A name that only a record has which was merged into the one shown."""
+
+    merged_from: UUID
+
+
 class FoundPatient(Answer):
-    """A patient as the search shows it, with how well it fits."""
+    """A patient as the search shows it, with how well it fits.
+
+    ``identifiers`` are the patient's own, then those of the records that were merged into it.
+    ``formerNames`` is absent where merges brought no name that it has not itself.
+    """
 
     id: UUID
     version: int
@@ -66,6 +76,10 @@ class FoundPatient(Answer):
     birth_date: str | None = None
     identifiers: list[Identifier]
     facility: str | None = None
+    former_names: list[FormerName] | None = None
+    replaced_by: Annotated[
+        UUID | None, Field(description="the record that this one was merged into")
+    ] = None
 
 
 class FoundPatients(Answer):
@@ -141,14 +155,20 @@ class SchemaVersions(Answer):
     next: None
 
 
+class ShownEncounter(EncounterResource):
+    """An encounter, and under which record its patient is found now: another one after a merge."""
+
+    current_patient_id: UUID
+
+
 class EncounterList(Answer):
     """A page of encounters, the earliest first."""
 
-    items: list[EncounterResource]
+    items: list[ShownEncounter]
     next: str | None
 
 
-class BoardEntry(EncounterResource):
+class BoardEntry(ShownEncounter):
     """An encounter on the board; ``None`` where nobody waited or stayed (yet)."""
 
     waiting_seconds: int | None
@@ -259,7 +279,7 @@ class Deceased(PatientResource):
     encounter:read.
     """
 
-    open_encounters: list[EncounterResource] | None = None
+    open_encounters: list[ShownEncounter] | None = None
 
 
 class Receipt(Answer):
@@ -319,7 +339,7 @@ class PushAnswer(Answer):
 class PulledRecord(Answer):
     """A record as it is now, or (``deleted``, without a body) that it left the scope."""
 
-    kind: Literal["patient", "encounter", "extension_schema", "policy"]
+    kind: Literal["patient", "encounter", "extension_schema", "merge", "policy"]
     id: UUID
     version: int
     position: int

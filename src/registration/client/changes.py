@@ -70,15 +70,55 @@ class Changes:
         ``base`` is the version that a person looked at, that of what was pulled if absent.
         Unless it is ``checked`` the service alone decides whether it still fits.
         """
+        fixed = self._fixed(old, base, checked=checked)
+        payload = plain(said)
+        if old.own_at and "at" in payload:
+            payload["at"] = instant(self._not_before(old, datetime.fromisoformat(payload["at"])))
+        return self._queue(old.operation, old.aggregate_id, payload, old.entry, fixed)
+
+    def to_survivor(
+        self,
+        old: Mutation,
+        survivor: UUID,
+        said: Mapping[str, Any],
+        entry: str | None,
+        base: int | None,
+        *,
+        checked: bool,
+    ) -> Mutation:
+        """Queue a change of a record that was merged away for its survivor, as :meth:`again`.
+
+        An entry that it adds keeps its id, unless that names another one there.
+        """
+        fixed = self._fixed(old, base, checked=checked)
+        payload = plain(said)
+        if old.operation is Operation.OPEN_ENCOUNTER:
+            payload["patientId"] = str(survivor)
+            return self._queue(old.operation, old.aggregate_id, payload, entry, fixed)
+        if HANDLERS[old.operation].adds is not None and self._is_taken(old, survivor, payload):
+            payload["id"] = str(self._device.fresh_id())
+        if entry != old.entry and "id" in payload:
+            payload["id"] = entry
+        return self._queue(old.operation, survivor, payload, entry, fixed)
+
+    def _fixed(self, old: Mutation, base: int | None, *, checked: bool) -> dict[str, Any]:
+        """Return the columns that a change takes over from the one in whose place it stands."""
         fixed: dict[str, Any] = {"supersedes": str(old.id)}
         if base is not None and rule_for(old.operation).needs_version:
             fixed["base_version"] = base
         if not checked:
             fixed["made_at"] = old.made_at
-        payload = plain(said)
-        if old.own_at and "at" in payload:
-            payload["at"] = instant(self._not_before(old, datetime.fromisoformat(payload["at"])))
-        return self._queue(old.operation, old.aggregate_id, payload, old.entry, fixed)
+        return fixed
+
+    def _is_taken(self, old: Mutation, survivor: UUID, payload: Mapping[str, Any]) -> bool:
+        """Whether the id of an entry names another one of the survivor, as it is shown here."""
+        aggregate = self._views.built(PATIENT, survivor).aggregate
+        context = self._views.context(old.made_at, old.facility, old.entry)
+        try:
+            self._views.decide(old.operation, aggregate, payload, old.entry, context)
+        except DomainError as error:
+            return error.code == "ID_TAKEN"
+        return False
 
     def _not_before(self, old: Mutation, at: datetime) -> datetime:
         """Return when a change was made, or else when its record last changed as it is shown."""

@@ -18,6 +18,7 @@ from registration.client.cache import ENCOUNTER, PATIENT, Cache
 from registration.client.changes import Changes, encounters_of
 from registration.client.device import Device
 from registration.client.line import Line, Patience
+from registration.client.merging import replaced
 from registration.client.mutation import Mutation
 from registration.client.named import NamedChanges
 from registration.client.outbox import Outbox
@@ -130,7 +131,7 @@ class Client(NamedChanges):
             store, device, session, self._cache, outbox, self._views, self._books
         )
         self._settling = Settling(
-            store, device, outbox, self._changes, self._books, session.subject
+            store, device, outbox, self._cache, self._changes, self._books, session.subject
         )
         self._line = Line(self._http, device, session)
         with store.transaction():
@@ -191,13 +192,32 @@ class Client(NamedChanges):
         """Return a patient, own changes included; ``None`` where none is known here."""
         return self._views.view(PATIENT, patient_id)
 
+    def current(self, patient_id: UUID) -> View | None:
+        """Return the record that a patient is found under now: itself, or what replaced it.
+
+        Where that is not known here it is the last one on the way that is; ``replaced_by`` says
+        so. ``None`` where the patient is not known here.
+        """
+        return self._views.current(patient_id)
+
     def encounter(self, encounter_id: UUID) -> View | None:
         """Return an encounter, own changes included; ``None`` where none is known here."""
         return self._views.view(ENCOUNTER, encounter_id)
 
     def encounters(self, patient_id: UUID) -> list[View]:
-        """Return the encounters of a patient, the one opened last first."""
-        found = encounters_of(self._cache, self._outbox, self._session.subject, patient_id)
+        """Return the encounters of a patient, the one opened last first.
+
+        Merged records are one patient's, whichever of them is asked for; ``patientId`` says which
+        one an encounter was recorded for.
+        """
+        current = self.current(patient_id)
+        others = () if current is None else (current.id, *replaced(current.body))
+        ids = dict.fromkeys((patient_id, *others))
+        found = [
+            its_id
+            for each in ids
+            for its_id in encounters_of(self._cache, self._outbox, self._session.subject, each)
+        ]
         views = [view for its_id in found if (view := self.encounter(its_id)) is not None]
         return sorted(views, key=lambda view: str(view.body["openedAt"]), reverse=True)
 
@@ -205,12 +225,18 @@ class Client(NamedChanges):
         """Return the patients that meet every word of a text, best first.
 
         A word is (the beginning of) a name in any script, a birth date or its beginning
-        (``1984-03``), or an identifier.
+        (``1984-03``), or an identifier. What a merged record is found by finds its survivor.
         """
         changed = self._outbox.changed(self._session.subject, PATIENT)
         found = self._index.find(text, frozenset(map(str, changed)))
-        views = map(self.patient, ranked(self._views, found, text, limit))
-        return [view for view in views if view is not None]
+        views: dict[UUID, View] = {}
+        for its_id in ranked(self._views, found, text):
+            if len(views) >= limit:
+                break
+            view = self.current(its_id)
+            if view is not None:
+                views.setdefault(view.id, view)
+        return list(views.values())
 
     # The service
 
@@ -269,9 +295,20 @@ class Client(NamedChanges):
         """Queue a refused change anew, on top of what the item shows; what was blocked follows.
 
         ``payload`` is what it shall say now, whole; as before if absent. Raises
-        :class:`ReviewError`, and the domain's refusal of what is impossible.
+        :class:`ReviewError`, and the domain's refusal of what is impossible: ``PATIENT_MERGED``
+        for a record that is merged away, see :meth:`apply_to_survivor`.
         """
         return self._settling.resubmit(item, payload)
+
+    def apply_to_survivor(
+        self, item: ReviewItem, payload: Mapping[str, Any] | None = None
+    ) -> Mutation:
+        """Queue a refused change for the record that its patient was merged into.
+
+        It is made on top of what the item shows of that. What builds on it goes along, unless that
+        lays it over something: then it is an item by itself. Raises as :meth:`resubmit`.
+        """
+        return self._settling.apply_to_survivor(item, payload)
 
     def discard(self, item: ReviewItem, reason: str, dependents: Dependents | None = None) -> None:
         """Give a refused change up, for a reason that the history keeps.

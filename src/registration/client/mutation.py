@@ -33,11 +33,12 @@ class Mutation:
     """One change.
 
     ``number`` names it on this device for good; ``id`` is its clientMutationId, which changes only
-    while the service cannot have it. ``doubtful``: it was sent, and no answer came. ``version`` and
-    ``position`` are the service's answer once it is applied, ``pulled`` says that a pull brought
-    it. ``own_at``: the device chose the instant in the payload; ``uncertain``: it did not know yet
-    how far its clock is off. ``changes``: it changed something here. ``problem`` is why the service
-    refused it, ``reason`` why somebody discarded it.
+    while the service cannot have it. ``doubtful``: it was sent, and no answer came. ``version`` is
+    the service's answer once it is applied, ``position`` how far the log was with the answer,
+    whatever that said; ``pulled`` says that a pull brought it. ``own_at``: the device chose the
+    instant in the payload; ``uncertain``: it did not know yet how far its clock is off.
+    ``changes``: it changed something here. ``problem`` is why the service refused it, ``reason``
+    why somebody discarded it.
     """
 
     number: int

@@ -140,10 +140,20 @@ class Outbox:
         """Note that what was pulled holds a mutation."""
         self._update(mutation, pulled=1)
 
-    def refused(self, mutation: Mutation, state: State, problem: Mapping[str, Any]) -> None:
-        """Put a mutation to the review."""
+    def refused(
+        self,
+        mutation: Mutation,
+        state: State,
+        problem: Mapping[str, Any],
+        position: int | None = None,
+    ) -> None:
+        """Put a mutation to the review; ``position`` is how far the log was with the answer."""
         self._update(
-            mutation, state=state.value, doubtful=0, problem=orjson.dumps(problem).decode()
+            mutation,
+            state=state.value,
+            doubtful=0,
+            problem=orjson.dumps(problem).decode(),
+            position=position,
         )
 
     def queue_again(self, mutation: Mutation) -> None:

@@ -163,13 +163,19 @@ class Push:
             self._outbox.applied(mutation, version, position, self._device.now())
             self.report = self.report.plus(applied=1)
         else:
-            self._refuse(mutation, status, _problem(result))
+            self._refuse(mutation, status, _problem(result), position)
 
-    def _refuse(self, mutation: Mutation, status: str, problem: Mapping[str, Any]) -> None:
+    def _refuse(
+        self,
+        mutation: Mutation,
+        status: str,
+        problem: Mapping[str, Any],
+        position: int | None = None,
+    ) -> None:
         state, counted = _REVIEW[status]
         if problem.get("code") == _TO_CONFIRM:
             state, counted = State.CONFIRMATION, "confirmations"
-        self._outbox.refused(mutation, state, problem)
+        self._outbox.refused(mutation, state, problem, position)
         self.report = self.report.plus(**{counted: 1})
 
     def _doubt(self, batch: Batch, *, doubtful: bool) -> None:

@@ -3,8 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from uuid import UUID
 
-from registration.client.cache import Cache, Record
+from registration.client.cache import PATIENT, Cache, Record
+from registration.client.merging import CODE, survivor_for
 from registration.client.mutation import Mutation, State
 from registration.client.outbox import Outbox
 from registration.client.parts import subject_of, version_of
@@ -27,6 +29,9 @@ class ReviewItem:
     ``kind`` is ``conflict``, ``rejected``, ``confirmation`` or ``blocked``; ``code`` and ``detail``
     say why. ``fields`` shows base, theirs and mine. ``base_version`` is the version that *theirs*
     is of: a change that is sent again is made on that. ``blocked`` builds on this one.
+
+    ``survivor`` is the record that the patient was merged into, as far as is known here: then
+    *theirs* is what that says, and ``base_version`` its version.
     """
 
     mutation: Mutation
@@ -37,6 +42,7 @@ class ReviewItem:
     base_version: int | None
     problem: Mapping[str, Any] = field(repr=False)
     blocked: tuple["ReviewItem", ...] = ()
+    survivor: UUID | None = None
 
     @property
     def number(self) -> int:
@@ -73,13 +79,11 @@ def dependents(outbox: Outbox, mutation: Mutation) -> list[Mutation]:
 
 def _item(mutation: Mutation, cache: Cache, blocked: tuple[ReviewItem, ...]) -> ReviewItem:
     problem = mutation.problem or {}
-    record = cache.get(mutation.kind, mutation.aggregate_id)
-    seen = None if record is None else version_of(mutation.operation, mutation.entry, record)
-    told = problem.get("currentVersion")
-    if told is not None and (seen is None or told >= seen):
-        fields, version = _told(problem), told
+    survivor = survivor_for(cache, mutation)
+    if survivor is None:
+        fields, version = _beside_itself(mutation, cache, problem)
     else:
-        fields, version = _computed(mutation, record), seen
+        fields, version = _beside_survivor(mutation, cache, problem, survivor)
     return ReviewItem(
         mutation=mutation,
         kind=mutation.state.value,
@@ -89,7 +93,43 @@ def _item(mutation: Mutation, cache: Cache, blocked: tuple[ReviewItem, ...]) -> 
         base_version=version,
         problem=problem,
         blocked=blocked,
+        survivor=survivor,
     )
+
+
+def _beside_itself(
+    mutation: Mutation, cache: Cache, problem: Mapping[str, Any]
+) -> tuple[Sequence[Difference], int | None]:
+    record = cache.get(mutation.kind, mutation.aggregate_id)
+    seen = None if record is None else version_of(mutation.operation, mutation.entry, record)
+    told = problem.get("currentVersion")
+    if told is not None and (seen is None or told >= seen):
+        return _told(problem), int(told)
+    return _computed(mutation, record), seen
+
+
+def _beside_survivor(
+    mutation: Mutation, cache: Cache, problem: Mapping[str, Any], survivor: UUID
+) -> tuple[Sequence[Difference], int | None]:
+    if mutation.kind != PATIENT:
+        return _computed(mutation, None), None
+    record = cache.get(PATIENT, survivor)
+    told = _survivor_told(problem, survivor)
+    if told is not None and (record is None or told.version >= record.version):
+        fields = _told(problem) if "fields" in problem else _computed(mutation, told)
+        return fields, version_of(mutation.operation, mutation.entry, told)
+    if record is None:
+        return (), None
+    return _computed(mutation, record), version_of(mutation.operation, mutation.entry, record)
+
+
+def _survivor_told(problem: Mapping[str, Any], survivor: UUID) -> Record | None:
+    """Return the survivor as the refusal showed it, if it is that one still."""
+    if problem.get("code") != CODE or problem.get("survivorId") != str(survivor):
+        return None
+    if "current" not in problem:
+        return None
+    return Record(PATIENT, str(survivor), problem["survivorVersion"], 0, problem["current"])
 
 
 def _told(problem: Mapping[str, Any]) -> Sequence[Difference]:

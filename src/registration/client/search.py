@@ -138,7 +138,7 @@ def _number(value: str) -> str:
     return "#" + "".join(letter for letter in value.casefold() if letter.isalnum())
 
 
-def ranked(views: Views, found: list[tuple[float, str]], text: str, most: int) -> list[UUID]:
+def ranked(views: Views, found: list[tuple[float, str]], text: str) -> list[UUID]:
     """Return the ids of what was found, what is written in another script by its likeness."""
     asked = [word for word in _wanted(text) if word[0] not in "@#"]
     scored = []
@@ -151,7 +151,7 @@ def ranked(views: Views, found: list[tuple[float, str]], text: str, most: int) -
             )
         else:
             scored.append((score, its_id))
-    return [UUID(its_id) for _, its_id in sorted(scored, key=_best_first)[:most]]
+    return [UUID(its_id) for _, its_id in sorted(scored, key=_best_first)]
 
 
 def _likeness(asked: str, words: Iterable[str]) -> float:

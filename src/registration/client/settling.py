@@ -12,17 +12,19 @@ import httpx
 import orjson
 
 from registration.client.bookkeeping import Bookkeeping
+from registration.client.cache import PATIENT, Cache
 from registration.client.changes import Changes
 from registration.client.device import Device
 from registration.client.errors import NotConfirmed, ReviewError, Unauthorised
 from registration.client.line import Away, Line, problem_of, refusal
+from registration.client.merging import merged_away, patient_of, survivor_for
+from registration.client.moving import SUPERSEDED, Moving, names_an_entry
 from registration.client.mutation import IN_REVIEW, Mutation, State
 from registration.client.outbox import Outbox
 from registration.client.review import ReviewItem, dependents
 from registration.client.store import Store
 from registration.domain.handlers import HANDLERS
 
-SUPERSEDED = "superseded"
 _VERSION = re.compile(r'"(\d+)"')
 
 Dependents = Literal["discard", "detach"]
@@ -37,6 +39,7 @@ class Settling:
         store: Store,
         device: Device,
         outbox: Outbox,
+        cache: Cache,
         changes: Changes,
         bookkeeping: Bookkeeping,
         subject: str,
@@ -44,33 +47,59 @@ class Settling:
         self._store = store
         self._device = device
         self._outbox = outbox
+        self._cache = cache
         self._changes = changes
         self._bookkeeping = bookkeeping
         self._subject = subject
+        self._moving = Moving(device, outbox, cache, changes, bookkeeping)
 
     def resubmit(self, item: ReviewItem, payload: Mapping[str, Any] | None) -> Mutation:
         """Queue the change anew, made on what the item shows, and what builds on it after it.
 
         ``payload`` is what it shall say now, whole; as before if absent. Raises the domain's
-        refusal of a payload that is impossible, and :class:`ReviewError`.
+        refusal of a payload that is impossible, ``PATIENT_MERGED`` where the record is merged away
+        still, and :class:`ReviewError`.
         """
         old = self._certain(item)
+        self._refuse_merged(old)
         said = old.payload if payload is None else payload
+        # of a record that has left nothing is shown: what was done since the service tells
+        base = old.base_version if item.base_version is None else item.base_version
         with self._store.transaction():
             hanging = dependents(self._outbox, old)
             for each in (old, *hanging):  # all first: nothing new builds on what goes
                 self._outbox.discarded(each, SUPERSEDED, self._device.now())
-            made = self._changes.again(old, said, item.base_version, checked=payload is not None)
+            made = self._changes.again(old, said, base, checked=payload is not None)
             self._outbox.discarded(old, SUPERSEDED, self._device.now(), made.id)
             self._follow(hanging)
         return made
+
+    def apply_to_survivor(self, item: ReviewItem, payload: Mapping[str, Any] | None) -> Mutation:
+        """Queue the change for the record that its patient was merged into.
+
+        It is made on the version of that which the item shows. What builds on it goes along, or is
+        put to the person by itself (:mod:`registration.client.moving`). Raises the domain's
+        refusal of a payload that is impossible, and :class:`ReviewError`.
+        """
+        old = self._certain(item)
+        survivor = survivor_for(self._cache, old)
+        if survivor is None or survivor != item.survivor:
+            raise ReviewError("this is not merged into that record now: look at the review again")
+        if names_an_entry(old):
+            raise ReviewError("this is about an entry that the survivor does not have")
+        said = old.payload if payload is None else payload
+        # what a device does not know it cannot check
+        checked = payload is not None and self._cache.get(PATIENT, survivor) is not None
+        with self._store.transaction():
+            return self._moving.move(old, survivor, said, item.base_version, checked=checked)
 
     def discard(self, item: ReviewItem, reason: str, depending: Dependents | None) -> None:
         """Give a change up. Raises :class:`ReviewError`.
 
         Where others build on it, ``depending`` has to say what becomes of them: ``discard`` gives
         the chain up, for the same reason; ``detach`` sends them without it, which cannot be where
-        it was to create their record.
+        it was to create their record. Where the patient was merged away nothing can be sent: then
+        each is put to the person by itself.
         """
         old = self._certain(item)
         if not reason.strip():
@@ -82,8 +111,12 @@ class Settling:
             )
         if hanging and depending == "detach" and HANDLERS[old.operation].creates:
             raise ReviewError("what builds on a record that will not be cannot be detached")
+        survivor = survivor_for(self._cache, old)
         with self._store.transaction():
             self._outbox.discarded(old, reason, self._device.now())
+            if depending == "detach" and survivor is not None:
+                self._moving.part(old, survivor, hanging)
+                hanging = []
             for each in hanging:
                 kept = SUPERSEDED if depending == "detach" else reason
                 self._outbox.discarded(each, kept, self._device.now())
@@ -159,6 +192,12 @@ class Settling:
         if old.doubtful:
             raise ReviewError("the answer to its confirmation got lost: confirm it again first")
         return old
+
+    def _refuse_merged(self, old: Mutation) -> None:
+        survivor = survivor_for(self._cache, old)
+        patient_id = patient_of(old.operation, old.aggregate_id, old.payload)
+        if survivor is not None and patient_id is not None:
+            raise merged_away(self._cache, patient_id, survivor)
 
     def _follow(self, hanging: list[Mutation]) -> None:
         """Queue anew, in order, what built on a mutation that is discarded by now.

@@ -7,6 +7,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from registration.client.merging import CODE, replaced
 from registration.client.mutation import Mutation
 from registration.client.report import Status, SyncReport
 from registration.client.review import ReviewItem
@@ -40,11 +41,14 @@ def patient(view: View, encounters: Sequence[View]) -> Iterable[Table]:
         ("id", str(view.id)),
         ("born", body.get("birthDate", "")),
         ("gender", body["gender"]),
-        *(("identifier", f"{i['system']} {i['value']}") for i in body["identifiers"]),
+        *(("identifier", _identifier(each)) for each in body["identifiers"]),
         *(("reached by", f"{t['system']} {t['value']}") for t in body["telecom"]),
         *(("next of kin", f"{k['name']}, {k['relationship']}") for k in body["nextOfKin"]),
         *((f"consent {c['flag']}", c["decision"]) for c in body["consents"]),
     ]
+    rows += [("also known as", str(its_id)) for its_id in replaced(body)]
+    if view.replaced_by is not None:
+        rows.insert(0, ("merged into", f"{view.replaced_by}; `follow` goes on with that"))
     if "deceased" in body:
         rows.append(("died", body["deceased"]["deceasedAt"]))
     if view.pending:
@@ -64,6 +68,11 @@ def patient(view: View, encounters: Sequence[View]) -> Iterable[Table]:
         yield listed
 
 
+def _identifier(shown: Mapping[str, Any]) -> str:
+    of_another = " (of a merged record)" if "mergedFrom" in shown else ""
+    return f"{shown['system']} {shown['value']}{of_another}"
+
+
 def conflicts(items: Sequence[ReviewItem]) -> Iterable[Table | Text]:
     """Return each item of a review, both sides next to each other."""
     for item in items:
@@ -76,6 +85,10 @@ def _item(item: ReviewItem, indent: str) -> Iterable[Table | Text]:
         f"{indent}{item.number}  {item.kind}: {made.operation} {made.entry or ''} of {made.kind} "
         f"{made.aggregate_id}\n{indent}   {item.code}: {item.detail}"
     )
+    if item.survivor is not None:
+        yield Text(f"{indent}   merged into {item.survivor}: survivor, discard, or leave it")
+    elif item.code == CODE:
+        yield Text(f"{indent}   that was undone: resubmit or discard")
     if item.fields:
         table = _table("member", "before", "theirs now", "mine")
         for each in item.fields:

@@ -11,6 +11,7 @@ from rich.text import Text
 from registration.client import tables
 from registration.client.client import Client
 from registration.client.errors import ClientError
+from registration.client.mutation import Mutation
 from registration.client.review import ReviewItem
 from registration.client.views import View
 from registration.domain.encounter import TERMINAL
@@ -20,6 +21,7 @@ HELP = """\
 register family=Okoro given=Ada gender=female [birth=1984-03-02] [phone=...] [id=SYSTEM|VALUE]
 search TEXT                     names in any script, birth dates, identifiers
 show P                          P is a number of the last list, or an id
+follow P                        go on with the record that P was merged into
 correct P [gender=...] [birth=...] [phone=...]
 kin P name=Chidi relationship=brother
 consent P FLAG granted|refused|withdrawn [evidence=verbal]
@@ -28,6 +30,7 @@ move P STATUS [reason=...]      the encounter that is open goes on
 sync                            send what is unsent, take in what is new
 review                          what the service refused, both sides
 resubmit N [birth=... ...]      send change N again, on what the review shows
+survivor N [birth=... ...]      send change N to the record that its patient was merged into
 discard N REASON [all|detach]   give change N up, and what builds on it: all, or detach it
 confirm N                       do change N online
 status | history | help | quit"""
@@ -52,6 +55,7 @@ class Terminal:
             "register": self._register,
             "search": self._search,
             "show": self._show,
+            "follow": self._follow,
             "correct": self._correct,
             "kin": self._kin,
             "consent": self._consent,
@@ -59,7 +63,8 @@ class Terminal:
             "move": self._move,
             "sync": self._sync,
             "review": self._review,
-            "resubmit": self._resubmit,
+            "resubmit": lambda said: self._send_again(said, self._client.resubmit),
+            "survivor": lambda said: self._send_again(said, self._client.apply_to_survivor),
             "discard": self._discard,
             "confirm": self._confirm,
             "status": self._status,
@@ -93,6 +98,8 @@ class Terminal:
             self._say(Text(f"{refusal.code}: {refusal.detail}", "red"))
             for each in refusal.extra.get("errors", ()):
                 self._say(Text(f"  {each['path'] or '/'}: {each['message']}", "red"))
+            if "survivorId" in refusal.extra:
+                self._say(Text(f"  go on with {refusal.extra['survivorId']}", "red"))
             return False
         except (ClientError, Mistake, ValueError) as error:
             self._say(Text(str(error), "red"))
@@ -121,6 +128,13 @@ class Terminal:
         view = self._patient(arguments)
         for part in tables.patient(view, self._client.encounters(view.id)):
             self._say(part)
+
+    def _follow(self, arguments: list[str]) -> None:
+        view = self._patient(arguments)
+        current = self._client.current(view.id)
+        if current is None or current.id == view.id:
+            raise Mistake("this record was not merged into one that is known here")
+        self._list([current])
 
     def _correct(self, arguments: list[str]) -> None:
         view = self._patient(arguments)
@@ -174,14 +188,14 @@ class Terminal:
         for part in tables.conflicts(items):
             self._say(part)
 
-    def _resubmit(self, arguments: list[str]) -> None:
+    def _send_again(self, arguments: list[str], send: Callable[..., Mutation]) -> None:
         item = self._item(arguments)
         said = _members(arguments[1:])
         payload = None
         if said:
             changed = _present({"gender": said.pop("gender", None)})
             payload = {**item.mutation.payload, **changed, **_demographics(said)}
-        made = self._client.resubmit(item, payload)
+        made = send(item, payload)
         self._say(Text(f"queued as change {made.number}"))
 
     def _discard(self, arguments: list[str]) -> None:

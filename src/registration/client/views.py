@@ -8,7 +8,8 @@ from uuid import UUID
 
 from registration.client.cache import ENCOUNTER, PATIENT, SCHEMA, Cache, Record
 from registration.client.device import Device
-from registration.client.mutation import Mutation
+from registration.client.merging import merged_away, patient_of, replaced_by
+from registration.client.mutation import Mutation, State
 from registration.client.outbox import Outbox
 from registration.client.payload import confirmed, entry_of
 from registration.client.session import Session
@@ -48,6 +49,11 @@ class View:
     pending: tuple[int, ...]
     misfits: tuple[int, ...]
 
+    @property
+    def replaced_by(self) -> UUID | None:
+        """The record that this patient was merged into; ``None`` where it was not."""
+        return replaced_by(self.body)
+
 
 class Built(NamedTuple):
     """A record folded: the aggregate, and what it was folded from."""
@@ -83,6 +89,21 @@ class Views:
             misfits=built.misfits,
         )
 
+    def current(self, patient_id: UUID) -> View | None:
+        """Return the record that a patient is found under now.
+
+        Where that is not known here it is the last one on the way that is, and says
+        ``replaced_by``. ``None`` where none is.
+        """
+        view, seen = self.view(PATIENT, patient_id), {patient_id}
+        while view is not None and view.replaced_by is not None and view.replaced_by not in seen:
+            seen.add(view.replaced_by)
+            above = self.view(PATIENT, view.replaced_by)
+            if above is None:
+                break
+            view = above
+        return view
+
     def built(self, kind: str, its_id: UUID) -> Built:
         """Return a record folded from the service's and one's own changes, in their order."""
         record = self._cache.get(kind, its_id)
@@ -106,10 +127,19 @@ class Views:
         payload: Mapping[str, Any],
         entry: str | None,
         context: Context,
+        *,
+        settled: bool = False,
     ) -> list[Event]:
-        """Return what a command makes of a record; raises the domain's refusal."""
+        """Return what a command makes of a record; raises the domain's refusal.
+
+        ``PATIENT_MERGED`` is none of the domain's, which looks at one record alone: it is raised
+        where a pull has told of the merge, unless the service has ``settled`` the command.
+        """
         handler = HANDLERS[operation]
         command = confirmed(operation, payload)
+        about = patient_of(operation, None if aggregate is None else aggregate.id, payload)
+        if about is not None and not settled and self._is_replaced(about):
+            raise merged_away(self._cache, about)
         state = None if aggregate is None else aggregate.state
         if handler.creates and state is not None:
             raise DomainError("ID_TAKEN", "The chosen id already names something else.")
@@ -141,7 +171,12 @@ class Views:
     def _apply(self, aggregate: Aggregate[Any] | None, mutation: Mutation) -> Aggregate[Any]:
         context = self.context(mutation.made_at, mutation.facility, mutation.entry)
         events = self.decide(
-            mutation.operation, aggregate, mutation.payload, mutation.entry, context
+            mutation.operation,
+            aggregate,
+            mutation.payload,
+            mutation.entry,
+            context,
+            settled=mutation.state is State.APPLIED,
         )
         if aggregate is None:
             aggregate = HANDLERS[mutation.operation].aggregate(mutation.aggregate_id)
@@ -149,6 +184,10 @@ class Views:
             stamp = Stamp(aggregate.version + 1, mutation.made_at, mutation.subject)
             aggregate.apply(event, stamp)
         return aggregate
+
+    def _is_replaced(self, patient_id: UUID) -> bool:
+        record = self._cache.get(PATIENT, patient_id)
+        return record is not None and replaced_by(record.body) is not None
 
     def _related(self, kind: type[Aggregate[Any]], its_id: UUID) -> Any:
         if kind is ExtensionSchema:

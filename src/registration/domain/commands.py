@@ -158,6 +158,13 @@ class RemovePortrait(Model):
     reason: LongText
 
 
+class OutlivedPortrait(RemovePortrait):
+    """Take away the portrait of a merged record whose person ended the consent on the survivor.
+
+    No body of a request: a duty of the service itself.
+    """
+
+
 class SetExtension(Model):
     """Data under an extension schema, whole: what is not in it is gone."""
 

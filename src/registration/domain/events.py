@@ -292,14 +292,6 @@ class DeathReversed(PatientEvent):
     reason: str
 
 
-class Absorbed(Model):
-    """What a merge makes known of a retired record on the one that survives."""
-
-    patient_id: UUID
-    names: tuple[Name, ...]
-    identifiers: tuple[Identifier, ...] = ()
-
-
 class PatientMergedAway(PatientEvent):
     """The record was merged into another one: it is used no more, and nothing of it is lost."""
 
@@ -316,13 +308,19 @@ class PatientMergedAway(PatientEvent):
 
 
 class PatientAbsorbed(PatientEvent):
-    """Another record was merged into this one, with all that had been merged into that before."""
+    """Another record was merged into this one: what it is found by is known here from now on.
+
+    What had been merged into that record before comes by an event of its own: so each event holds
+    what is known of one person's record.
+    """
 
     TOPIC: ClassVar[str] = "patient.absorbed"
     TOUCHES: ClassVar[frozenset[Touch]] = frozenset({Touch.MERGE})
 
     merge_id: UUID
-    retired: tuple[Absorbed, ...]
+    patient_id: UUID
+    names: tuple[Name, ...] = ()
+    identifiers: tuple[Identifier, ...] = ()
 
     @property
     def fields(self) -> list[str]:

@@ -21,7 +21,7 @@ from registration.domain.context import Context
 from registration.domain.errors import DomainError, not_found
 from registration.domain.names import clean_text
 from registration.domain.patient_resource import Patient
-from registration.domain.patient_state import PatientState
+from registration.domain.patient_state import Absorbed, PatientState
 from registration.domain.resources import Identifier, Model, Obstacle
 
 MergeStatus = Literal["proposed", "executed", "rejected", "reversed"]
@@ -229,9 +229,7 @@ def merged(merge_id: UUID, survivor: Patient, retired: Patient) -> Decided:
     state = retired.state
     if state is None:
         raise ValueError("a patient without history cannot be merged")
-    its_own = events.Absorbed(
-        patient_id=retired.id, names=state.names, identifiers=state.identifiers
-    )
+    its_own = Absorbed(retired.id, state.names, state.identifiers)
     return Decided(
         [
             events.MergeApproved(
@@ -242,9 +240,8 @@ def merged(merge_id: UUID, survivor: Patient, retired: Patient) -> Decided:
         {
             retired.id: [events.PatientMergedAway(merge_id=merge_id, survivor_id=survivor.id)],
             survivor.id: [
-                events.PatientAbsorbed(
-                    merge_id=merge_id, retired=(its_own, *state.absorbed.values())
-                )
+                events.PatientAbsorbed(merge_id=merge_id, **each._asdict())
+                for each in (its_own, *state.absorbed.values())
             ],
         },
     )

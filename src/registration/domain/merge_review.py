@@ -89,9 +89,7 @@ def stay_of(patient_id: UUID, merge_id: UUID, history: Sequence[Recorded]) -> St
             return Stay(before, during, since, record.recorded_at)
         if isinstance(event, PatientReleased) and patient_id in event.patient_ids:
             before, during, since = [*before, *during], [], None  # an earlier stay, undone
-        elif isinstance(event, PatientAbsorbed) and any(
-            each.patient_id == patient_id for each in event.retired
-        ):
+        elif isinstance(event, PatientAbsorbed) and event.patient_id == patient_id:
             since = record.recorded_at
         elif Touch.MERGE not in event.TOUCHES:
             (before if since is None else during).append(record)

@@ -9,9 +9,9 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from registration.domain.aggregate import Aggregate, Stamp
-from registration.domain.events import Absorbed, Event, PatientEvent
+from registration.domain.events import Event, PatientEvent
 from registration.domain.names import display
-from registration.domain.patient_state import PatientState, evolve
+from registration.domain.patient_state import Absorbed, PatientState, evolve
 from registration.domain.resources import (
     Address,
     Consent,
@@ -75,9 +75,9 @@ class Patient(Aggregate[PatientState]):
             ),
             absorbed={
                 link.patient_id: Absorbed(
-                    patient_id=link.patient_id,
-                    names=(),
-                    identifiers=tuple(
+                    link.patient_id,
+                    (),
+                    tuple(
                         held for held in shown.identifiers if held.merged_from == link.patient_id
                     ),
                 )

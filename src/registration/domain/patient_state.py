@@ -21,6 +21,14 @@ from registration.domain.resources import (
 )
 
 
+class Absorbed(NamedTuple):
+    """What is known of a record that was merged into another one, on that one."""
+
+    patient_id: UUID
+    names: tuple[Name, ...]
+    identifiers: tuple[Identifier, ...]
+
+
 class PatientState(NamedTuple):
     """All that is known of a patient at one version."""
 
@@ -51,7 +59,7 @@ class PatientState(NamedTuple):
     """The record that this one was merged into."""
     merge_id: UUID | None = None
     """The decision that did it."""
-    absorbed: Mapping[UUID, events.Absorbed] = MappingProxyType({})
+    absorbed: Mapping[UUID, Absorbed] = MappingProxyType({})
     """By id, the records that were merged into this one, and what had been merged into those."""
 
 
@@ -183,8 +191,8 @@ def _death(state: PatientState, event: events.DeathRecorded, stamp: Stamp) -> Pa
 
 
 def _absorbed(state: PatientState, event: events.PatientAbsorbed, _stamp: Stamp) -> PatientState:
-    retired = {each.patient_id: each for each in event.retired}
-    return state._replace(absorbed={**state.absorbed, **retired})
+    retired = Absorbed(event.patient_id, event.names, event.identifiers)
+    return state._replace(absorbed={**state.absorbed, event.patient_id: retired})
 
 
 def _released(state: PatientState, event: events.PatientReleased, _stamp: Stamp) -> PatientState:

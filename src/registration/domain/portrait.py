@@ -13,6 +13,7 @@ from registration.domain.context import Context
 from registration.domain.errors import DomainError, not_found
 from registration.domain.names import clean_text
 from registration.domain.patient_state import PatientState
+from registration.domain.resources import Consent
 
 
 def decide_set_portrait(
@@ -53,10 +54,13 @@ def decide_remove_portrait(
         if state.portrait_gone is not None:
             raise gone(state.portrait_gone)
         raise not_found("portrait")
+    asked_for: events.PortraitCause = (
+        "consent-ended" if isinstance(command, commands.OutlivedPortrait) else "requested"
+    )
     return [
         events.PortraitRemoved(
             portrait_id=state.portrait.id,
-            cause=why_gone(state, context.now) or "requested",
+            cause=why_gone(state, context.now) or asked_for,
             reason=clean_text(command.reason, "/reason"),
         )
     ]
@@ -76,6 +80,22 @@ def why_gone(state: PatientState, at: datetime) -> events.PortraitCause | None:
     ):
         return "retention-passed"
     return None
+
+
+def ended_above(above: Sequence[tuple[datetime, PatientState]], now: datetime) -> bool:
+    """Whether the person ended the consent on a record that the portrait's was merged into.
+
+    ``above`` are those records, each with the instant since which it stands for this one. What was
+    said on one of them before counts for its own portrait alone: it was said of another record.
+    """
+    return any(_ended(state.consents.get(PORTRAIT, ()), since, now) for since, state in above)
+
+
+def _ended(decisions: Sequence[Consent], since: datetime, now: datetime) -> bool:
+    """Whether consent is not in force, and was at ``since`` or something was said after it."""
+    if not decisions or is_granted(decisions, now):
+        return False
+    return is_granted(decisions, since) or decisions[-1].recorded_at > since
 
 
 def due(state: PatientState, now: datetime) -> datetime | None:

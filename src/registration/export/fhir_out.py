@@ -33,7 +33,6 @@ CONSENT_FLAG = "urn:registration:consent-flag"
 EXTENSION_SCHEMA = "urn:registration:extension-schema:"
 """What the URL of an extension begins with; the schema's name and version follow."""
 POST_MORTEM = "urn:registration:post-mortem"
-CURRENT_PATIENT = "urn:registration:current-patient"
 PLANNED_START = "http://hl7.org/fhir/5.0/StructureDefinition/extension-Encounter.plannedStartDate"
 """R5 has the element; this is its name as an extension of earlier versions."""
 
@@ -217,9 +216,6 @@ def _said_of_encounter(body: Body) -> list[Resource]:
         said.append({"url": PLANNED_START, "valueDateTime": body["plannedStart"]})
     if body["postMortem"]:
         said.append({"url": POST_MORTEM, "valueBoolean": True})
-    current = body.get("currentPatientId")
-    if current and current != body["patientId"]:
-        said.append({"url": CURRENT_PATIENT, "valueReference": _of_patient(current)})
     return said
 
 

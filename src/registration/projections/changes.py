@@ -1,16 +1,14 @@
 """The read model behind ``pull``: every record as it is now, at the position of its last change.
 
 ``record`` holds what the wire shows, folded by the same code as a ``GET``. ``scope`` says in
-which facility's scope a record is (``''``: in everybody's), or was, and since which position. A
-patient is in the scope of its facility and of each facility where it has an encounter; an encounter
-of no facility in that of its patient's facility, as it was then; what else is of no facility in
-everybody's, and then in no other.
+which facility's scope a record is (``''``: in everybody's), or was, and since which position; the
+rules are in ``scopes``.
 
 Each event is taken in by itself, also within a batch: so the rows do not depend on how the log was
 cut into batches, and a facility that a patient belonged to for a moment is told that it left.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, LiteralString, NamedTuple
 from uuid import UUID
@@ -22,14 +20,22 @@ from psycopg.rows import TupleRow
 from registration.domain.aggregate import Aggregate, Stamp
 from registration.domain.encounter import Encounter
 from registration.domain.events import EVENTS as ALL
-from registration.domain.events import EncounterOpened, Event
+from registration.domain.events import (
+    CandidateEvent,
+    EncounterOpened,
+    Event,
+)
 from registration.domain.extension_schema import ExtensionSchema
+from registration.domain.merge import Merge
 from registration.domain.patient_resource import Patient
 from registration.eventstore.records import RecordedEvent
+from registration.projections.scopes import EVERYBODY, Place, Places, places_of
 
 NAME = "changes"
-VERSION = 1
-EVENTS: tuple[type[Event], ...] = ALL
+VERSION = 2
+EVENTS: tuple[type[Event], ...] = tuple(
+    kind for kind in ALL if not issubclass(kind, CandidateEvent)
+)
 DDL = """
 CREATE TABLE record (
     tenant     text COLLATE "C" NOT NULL,
@@ -39,6 +45,7 @@ CREATE TABLE record (
     position   bigint NOT NULL,
     facility   text COLLATE "C" NOT NULL,
     patient_id uuid,
+    absorbed   uuid[] NOT NULL,
     body       bytea NOT NULL,
     PRIMARY KEY (tenant, id)
 );
@@ -57,13 +64,11 @@ CREATE INDEX scope_position ON scope (tenant, facility, position, id);
 CREATE INDEX scope_record ON scope (tenant, id);
 """
 
-EVERYBODY = ""
-"""The scope of what belongs to no facility."""
-
 KINDS: dict[type[Aggregate[Any]], str] = {
     Patient: "patient",
     Encounter: "encounter",
     ExtensionSchema: "extension_schema",
+    Merge: "merge",
 }
 """What the feed calls each aggregate."""
 
@@ -79,22 +84,15 @@ SELECT e.tenant, e.position, e.stream_id, e.version, e.topic, e.data, e.metadata
  ) AS e
  ORDER BY e.tenant, e.stream_id, e.version
 """
-_PLACES = """
-SELECT r.id, r.facility,
-       array(SELECT DISTINCT e.facility FROM record AS e
-              WHERE e.tenant = r.tenant AND e.patient_id = r.id),
-       array(SELECT s.facility FROM scope AS s
-              WHERE s.tenant = r.tenant AND s.id = r.id AND s.present)
-  FROM unnest(%s::uuid[]) AS asked (id)
-  JOIN record AS r ON r.tenant = %s AND r.id = asked.id
-"""
 _WRITE_RECORDS = """
-INSERT INTO record (tenant, id, kind, version, position, facility, patient_id, body)
-SELECT * FROM unnest(%s::text[], %s::uuid[], %s::text[], %s::int4[], %s::int8[], %s::text[],
-                     %s::uuid[], %s::bytea[])
+INSERT INTO record (tenant, id, kind, version, position, facility, patient_id, absorbed, body)
+SELECT tenant, id, kind, version, position, facility, patient_id, absorbed::uuid[], body
+  FROM unnest(%s::text[], %s::uuid[], %s::text[], %s::int4[], %s::int8[], %s::text[], %s::uuid[],
+              %s::text[], %s::bytea[])
+    AS new (tenant, id, kind, version, position, facility, patient_id, absorbed, body)
     ON CONFLICT (tenant, id) DO UPDATE
    SET version = excluded.version, position = excluded.position, facility = excluded.facility,
-       body = excluded.body
+       absorbed = excluded.absorbed, body = excluded.body
 """
 _WRITE_SCOPES = """
 INSERT INTO scope (tenant, facility, id, kind, position, present)
@@ -107,60 +105,27 @@ Connection = AsyncConnection[TupleRow]
 _LAST_ID = UUID(int=2**128 - 1)
 
 
-class _Place:
-    """Where a record is seen from: its own facility, and those of its encounters."""
-
-    def __init__(
-        self, own: str | None = None, visited: Iterable[str] = (), present: Iterable[str] = ()
-    ) -> None:
-        self.own = own
-        self.visited = set(visited)
-        self.present = set(present)
-        self.rows: dict[str, tuple[int, bool]] = {}
-
-    def changed(self, position: int, facility: str) -> None:
-        """Take in that the record itself changed."""
-        self.own = facility
-        self._settle(position)
-        self.rows.update(dict.fromkeys(self.present, (position, True)))
-
-    def visit(self, position: int, facility: str) -> None:
-        """Take in an encounter at a facility."""
-        self.visited.add(facility)
-        if self.own is not None:
-            self._settle(position)
-
-    def _settle(self, position: int) -> None:
-        seen = {self.own or EVERYBODY, *self.visited}
-        if EVERYBODY in seen:
-            seen = {EVERYBODY}
-        self.rows.update(dict.fromkeys(self.present - seen, (position, False)))
-        self.rows.update(dict.fromkeys(seen - self.present, (position, True)))
-        self.present = seen
-
-
 async def apply(connection: Connection, events: Sequence[RecordedEvent]) -> None:
     """Take in events of one tenant."""
     known = await _earlier(connection, events)
-    about = {recorded.stream_id for recorded in events}
-    about |= {e.event.patient_id for e in events if isinstance(e.event, EncounterOpened)}
-    places = await _places(connection, events[0].tenant, about)
+    places = await places_of(connection, events)
     last: dict[UUID, int] = {}
     for recorded in events:
         its_id, position = recorded.stream_id, recorded.position
         aggregate = known[its_id]
         aggregate.apply(recorded.event, Stamp.of(recorded))
         last[its_id] = position
-        place = places.setdefault(its_id, _Place())
+        place = places.setdefault(its_id, Place())
+        place.link(recorded.event)
         if not isinstance(aggregate, Encounter):
-            place.changed(position, _facility(aggregate))
+            place.changed(position, _facility(aggregate), places)
         elif isinstance(recorded.event, EncounterOpened):
             # its patient is missing here where that was parked
-            patient = places.get(recorded.event.patient_id, _Place())
-            place.changed(position, recorded.event.facility or patient.own or EVERYBODY)
-            patient.visit(position, place.own or EVERYBODY)
+            patient = places.get(recorded.event.patient_id, Place())
+            place.changed(position, recorded.event.facility or patient.own or EVERYBODY, places)
+            patient.visit(position, place.own or EVERYBODY, places)
         else:
-            place.changed(position, place.own or EVERYBODY)
+            place.changed(position, place.own or EVERYBODY, places)
     await _write(connection, events[0].tenant, known, last, places)
 
 
@@ -195,20 +160,12 @@ def _aggregate_of(event: Event) -> type[Aggregate[Any]]:
     return next(made for made in KINDS if isinstance(event, made.EVENTS))
 
 
-async def _places(connection: Connection, tenant: str, ids: Iterable[UUID]) -> dict[UUID, _Place]:
-    cursor = await connection.execute(_PLACES, (list(ids), tenant))
-    return {
-        its_id: _Place(own, visited, present)
-        for its_id, own, visited, present in await cursor.fetchall()
-    }
-
-
 async def _write(
     connection: Connection,
     tenant: str,
     known: dict[UUID, Aggregate[Any]],
     last: dict[UUID, int],
-    places: dict[UUID, _Place],
+    places: Places,
 ) -> None:
     records = [
         (
@@ -219,6 +176,7 @@ async def _write(
             position,
             places[its_id].own,
             getattr(known[its_id].state, "patient_id", None),
+            f"{{{','.join(map(str, sorted(places[its_id].absorbed)))}}}",
             body_of(known[its_id]),
         )
         for its_id, position in last.items()

@@ -1,6 +1,7 @@
 """The read model of encounters: one row each, for lists and for the board of a day.
 
-``document`` is the encounter as ``GET /v1/encounters/{id}`` shows it, folded by the same code.
+``document`` is the encounter as recorded, folded by the same code as for ``GET``. Beside it stands
+under which record its patient is found now: it follows merges, and the document stays as it is.
 ``moment`` is when the patient came, or is expected. Waiting is the time from the arrival to the
 start of care, and runs on until care starts.
 
@@ -8,7 +9,7 @@ The indexes hold the status before the moment, and every query names statuses, i
 a list walks one index in its order for each status, and a rare one is found among millions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, LiteralString, NamedTuple
 from uuid import UUID
@@ -24,17 +25,24 @@ from registration.domain.encounter import (
     EncounterResource,
 )
 from registration.domain.events import EVENTS as ALL
-from registration.domain.events import EncounterEvent, Event
+from registration.domain.events import EncounterEvent, EncounterOpened, Event
 from registration.eventstore.records import RecordedEvent
+from registration.projections import links
 
 NAME = "encounters"
-VERSION = 1
-EVENTS: tuple[type[Event], ...] = tuple(kind for kind in ALL if issubclass(kind, EncounterEvent))
-DDL = """
+VERSION = 2
+EVENTS: tuple[type[Event], ...] = (
+    *(kind for kind in ALL if issubclass(kind, EncounterEvent)),
+    *links.EVENTS,
+)
+DDL = (
+    links.DDL
+    + """
 CREATE TABLE encounter (
     tenant     text COLLATE "C" NOT NULL,
     id         uuid NOT NULL,
     patient_id uuid NOT NULL,
+    current_id uuid NOT NULL,
     status     text COLLATE "C" NOT NULL,
     facility   text COLLATE "C",
     moment     timestamptz NOT NULL,
@@ -44,12 +52,14 @@ CREATE TABLE encounter (
     document   text NOT NULL,
     PRIMARY KEY (tenant, id)
 );
-CREATE INDEX encounter_patient ON encounter (tenant, patient_id, moment, id);
+CREATE INDEX encounter_patient ON encounter (tenant, patient_id);
+CREATE INDEX encounter_current ON encounter (tenant, current_id, status, moment, id);
 CREATE INDEX encounter_status ON encounter (tenant, status, moment, id);
 CREATE INDEX encounter_facility ON encounter (tenant, facility, status, moment, id);
 CREATE INDEX encounter_stay ON encounter USING gist (tstzrange(arrived_at, ended_at, '[]'))
  WHERE arrived_at IS NOT NULL AND ended_at IS NOT NULL;
 """
+)
 _LOAD = """
 SELECT e.tenant, e.id, e.document
   FROM unnest(%s::text[], %s::uuid[]) AS asked (tenant, id)
@@ -59,12 +69,15 @@ SELECT e.tenant, e.id, e.document
  ) AS e
 """
 _WRITE = """
-INSERT INTO encounter (tenant, id, patient_id, status, facility, moment, arrived_at, started_at,
-                       ended_at, document)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+INSERT INTO encounter (tenant, id, patient_id, current_id, status, facility, moment, arrived_at,
+                       started_at, ended_at, document)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
     ON CONFLICT (tenant, id) DO UPDATE
    SET status = excluded.status, moment = excluded.moment, arrived_at = excluded.arrived_at,
        started_at = excluded.started_at, ended_at = excluded.ended_at, document = excluded.document
+"""
+_MOVE = """
+UPDATE encounter SET current_id = %s WHERE tenant = %s AND patient_id = ANY(%s)
 """
 
 Connection = AsyncConnection[TupleRow]
@@ -73,27 +86,40 @@ Place = tuple[datetime, UUID]
 
 
 async def apply(connection: Connection, events: Sequence[RecordedEvent]) -> None:
-    """Take in what happened to encounters."""
+    """Take in what happened to encounters of one tenant, and who was merged."""
     told = [recorded for recorded in events if isinstance(recorded.event, EncounterEvent)]
-    if not told:
-        return
-    keys = list(dict.fromkeys((recorded.tenant, recorded.stream_id) for recorded in told))
+    if told:
+        await _take(connection, told)
+    for recorded in events:
+        led = await links.follow(connection, recorded.tenant, recorded.stream_id, recorded.event)
+        if led is not None:
+            current, patients = led
+            # planned each time: a plan from when the table was empty would be kept for good
+            await connection.execute(_MOVE, (current, recorded.tenant, patients), prepare=False)
+
+
+async def _take(connection: Connection, told: Sequence[RecordedEvent]) -> None:
+    """Write the rows; new ones as the links were before the batch, which come after it."""
+    tenant = told[0].tenant
+    keys = list(dict.fromkeys((tenant, recorded.stream_id) for recorded in told))
     cursor = await connection.execute(_LOAD, [list(column) for column in zip(*keys, strict=True)])
-    known = {(tenant, its_id): _known(text) for tenant, its_id, text in await cursor.fetchall()}
+    known = {its_id: _known(text) for _, its_id, text in await cursor.fetchall()}
     for recorded in told:
-        key = (recorded.tenant, recorded.stream_id)
-        known.setdefault(key, Encounter(recorded.stream_id)).apply(
+        known.setdefault(recorded.stream_id, Encounter(recorded.stream_id)).apply(
             recorded.event, Stamp.of(recorded)
         )
+    opened = [each.event.patient_id for each in told if isinstance(each.event, EncounterOpened)]
+    current = await links.current_of(connection, tenant, opened) if opened else {}
+    rows = [_row(tenant, encounter, current) for encounter in known.values()]
     async with connection.cursor() as cursor:
-        await cursor.executemany(_WRITE, [_row(tenant, known[tenant, i]) for tenant, i in keys])
+        await cursor.executemany(_WRITE, rows)
 
 
 def _known(document: str) -> Encounter:
     return Encounter.from_shown(EncounterResource.model_validate_json(document))
 
 
-def _row(tenant: str, encounter: Encounter) -> tuple[Any, ...]:
+def _row(tenant: str, encounter: Encounter, current: Mapping[UUID, UUID]) -> tuple[Any, ...]:
     shown = encounter.shown()
     first = {step.status: step.at for step in reversed(shown.status_history)}
     started_at = first.get("in-progress")
@@ -102,6 +128,7 @@ def _row(tenant: str, encounter: Encounter) -> tuple[Any, ...]:
         tenant,
         shown.id,
         shown.patient_id,
+        current.get(shown.patient_id, shown.patient_id),
         shown.status,
         shown.facility,
         arrived_at or shown.planned_start or shown.status_history[0].at,
@@ -113,7 +140,10 @@ def _row(tenant: str, encounter: Encounter) -> tuple[Any, ...]:
 
 
 class EncounterQuery(NamedTuple):
-    """What to list: all given criteria hold; ``since`` <= moment < ``until``."""
+    """What to list: all given criteria hold; ``since`` <= moment < ``until``.
+
+    ``patient_id`` stands for the record that it is found under now, and all that belongs there.
+    """
 
     tenant: str
     patient_id: UUID | None = None
@@ -126,10 +156,10 @@ class EncounterQuery(NamedTuple):
 
 
 _LIST: LiteralString = """
-SELECT found.moment, found.id, found.document
+SELECT found.moment, found.id, found.document, found.current_id
   FROM unnest(%(statuses)s::text[]) AS wanted (status)
  CROSS JOIN LATERAL (
-    SELECT moment, id, document FROM encounters.encounter AS e
+    SELECT moment, id, document, current_id FROM encounters.encounter AS e
      WHERE {} AND e.status = wanted.status
      ORDER BY moment, id LIMIT %(limit)s
  ) AS found
@@ -137,11 +167,18 @@ SELECT found.moment, found.id, found.document
 """
 
 
+_OF_PATIENT: LiteralString = """
+current_id = coalesce((SELECT link.current_id FROM encounters.link
+                        WHERE link.tenant = %(tenant)s AND link.patient_id = %(patient_id)s),
+                      %(patient_id)s)
+"""
+
+
 async def list_encounters(connection: Connection, query: EncounterQuery) -> list[TupleRow]:
-    """Return (moment, id, document) of encounters, the earliest first."""
+    """Return (moment, id, document, current patient) of encounters, the earliest first."""
     where: list[LiteralString] = ["tenant = %(tenant)s"]
     if query.patient_id is not None:
-        where.append("patient_id = %(patient_id)s")
+        where.append(_OF_PATIENT)
     if query.facility is not None:
         where.append("facility = %(facility)s")
     if query.since is not None:
@@ -151,6 +188,7 @@ async def list_encounters(connection: Connection, query: EncounterQuery) -> list
     if query.after is not None:
         where.append("(moment, id) > (%(after_moment)s, %(after_id)s)")
     moment, its_id = query.after or (None, None)
+    # planned each time: a plan from when the tables were empty would take any index for good
     cursor = await connection.execute(
         _with(_LIST, where),
         query._asdict()
@@ -159,6 +197,7 @@ async def list_encounters(connection: Connection, query: EncounterQuery) -> list
             "after_id": its_id,
             "statuses": list(dict.fromkeys(query.statuses or STATUSES)),
         },
+        prepare=False,
     )
     return await cursor.fetchall()
 
@@ -195,7 +234,7 @@ WITH shown AS (
 _BOARD_ITEMS: LiteralString = (
     _BOARD
     + """
-SELECT moment, id, document, waited::bigint, stayed::bigint FROM chosen
+SELECT moment, id, document, current_id, waited::bigint, stayed::bigint FROM chosen
  WHERE status = ANY(%(statuses)s)
    AND (%(after_id)s::uuid IS NULL OR (moment, id) > (%(after_moment)s, %(after_id)s))
  ORDER BY moment, id LIMIT %(limit)s
@@ -232,7 +271,8 @@ class Board(NamedTuple):
     """Who is there, was there or is expected on a day.
 
     ``counts`` are those of the whole day by status: how many, the longest and the median wait.
-    ``items`` are (moment, id, document, seconds waited, seconds stayed), the earliest first.
+    ``items`` are (moment, id, document, current patient, seconds waited, seconds stayed), the
+    earliest first.
     """
 
     counts: list[TupleRow]

@@ -1,7 +1,9 @@
 """The read model of portraits: which there are, and when each has to go as far as is known.
 
-One row a patient who has a portrait or ever said something about having one. The retention job
-looks here for what is due, and asks the patient's own history before it removes anything.
+One row a patient who has a portrait or ever said something about having one: ``due_at`` is when
+the portrait has to go, ``ends_at`` when consent is not in force any more, portrait or not. The
+retention job looks here for what is due, also by what was said on the record that another was
+merged into, and asks the patients' own histories before it removes anything.
 """
 
 from collections.abc import Sequence
@@ -14,33 +16,39 @@ from psycopg.rows import TupleRow
 
 from registration.domain import events as happened
 from registration.domain.aggregate import Stamp
-from registration.domain.consent import PORTRAIT
+from registration.domain.consent import PORTRAIT, granted_until
 from registration.domain.patient_state import PatientState, evolve
 from registration.domain.portrait import due
 from registration.domain.resources import Consent, Portrait
 from registration.eventstore.records import RecordedEvent
+from registration.projections import links
 
 NAME = "portraits"
-VERSION = 1
+VERSION = 2
 EVENTS: tuple[type[happened.Event], ...] = (
     happened.PortraitSet,
     happened.PortraitRemoved,
     happened.ConsentGranted,
     happened.ConsentRefused,
     happened.ConsentWithdrawn,
+    *links.EVENTS,
 )
-DDL = """
+DDL = (
+    links.DDL
+    + """
 CREATE TABLE portrait (
     tenant     text COLLATE "C" NOT NULL,
     patient_id uuid NOT NULL,
     id         uuid,
     due_at     timestamptz,
+    ends_at    timestamptz,
     document   text NOT NULL,
     PRIMARY KEY (tenant, patient_id)
 );
 CREATE INDEX portrait_id ON portrait (tenant, id);
 CREATE INDEX portrait_due ON portrait (due_at) WHERE due_at IS NOT NULL;
 """
+)
 _LOAD = """
 SELECT p.tenant, p.patient_id, p.document
   FROM unnest(%s::text[], %s::uuid[]) AS asked (tenant, id)
@@ -50,12 +58,38 @@ SELECT p.tenant, p.patient_id, p.document
  ) AS p
 """
 _WRITE = """
-INSERT INTO portrait (tenant, patient_id, id, due_at, document) VALUES (%s, %s, %s, %s, %s)
+INSERT INTO portrait (tenant, patient_id, id, due_at, ends_at, document)
+VALUES (%s, %s, %s, %s, %s, %s)
     ON CONFLICT (tenant, patient_id) DO UPDATE
-   SET id = excluded.id, due_at = excluded.due_at, document = excluded.document
+   SET id = excluded.id, due_at = excluded.due_at, ends_at = excluded.ends_at,
+       document = excluded.document
 """
 _DUE = """
 SELECT tenant, patient_id FROM portraits.portrait WHERE due_at <= %s ORDER BY due_at LIMIT %s
+"""
+# Of each merged-away record that has a portrait: whether consent ended on any record above it.
+_OUTLIVED = """
+SELECT had.tenant, had.patient_id
+  FROM portraits.link
+ CROSS JOIN LATERAL (
+    SELECT tenant, patient_id FROM portraits.portrait
+     WHERE tenant = link.tenant AND patient_id = link.patient_id AND id IS NOT NULL OFFSET 0
+ ) AS had
+ WHERE EXISTS (
+    WITH RECURSIVE above (id) AS (
+        SELECT link.survivor_id
+        UNION
+        SELECT next.survivor_id FROM above CROSS JOIN LATERAL (
+            SELECT survivor_id FROM portraits.link AS higher
+             WHERE higher.tenant = link.tenant AND higher.patient_id = above.id OFFSET 0
+        ) AS next
+    )
+    SELECT FROM above CROSS JOIN LATERAL (
+        SELECT FROM portraits.portrait
+         WHERE tenant = link.tenant AND patient_id = above.id AND ends_at <= %s OFFSET 0
+    ) AS ended
+ )
+ LIMIT %s
 """
 
 Connection = AsyncConnection[TupleRow]
@@ -63,21 +97,29 @@ _BLANK = PatientState(names=(), gender="unknown")
 
 
 async def apply(connection: Connection, events: Sequence[RecordedEvent]) -> None:
-    """Take in portraits and what was said about the flag ``portrait``; nothing else counts."""
+    """Take in portraits, what was said about the flag ``portrait``, and who was merged."""
+    for recorded in events:
+        await links.follow(connection, recorded.tenant, recorded.stream_id, recorded.event)
     told = [recorded for recorded in events if _counts(recorded.event)]
     if not told:
         return
     keys = list(dict.fromkeys((recorded.tenant, recorded.stream_id) for recorded in told))
     cursor = await connection.execute(_LOAD, [list(column) for column in zip(*keys, strict=True)])
     states = {(tenant, its_id): _state(text) for tenant, its_id, text in await cursor.fetchall()}
-    due_at = {}
+    due_at, ends_at = {}, {}
     for recorded in told:
         key = (recorded.tenant, recorded.stream_id)
         states[key] = evolve(states.get(key, _BLANK), recorded.event, Stamp.of(recorded))
         due_at[key] = due(states[key], recorded.recorded_at)
+        said = states[key].consents.get(PORTRAIT, ())
+        ends_at[key] = granted_until(said, recorded.recorded_at) if said else None
     async with connection.cursor() as cursor:
         await cursor.executemany(
-            _WRITE, [(*key, _id(states[key]), due_at[key], _document(states[key])) for key in keys]
+            _WRITE,
+            [
+                (*key, _id(states[key]), due_at[key], ends_at[key], _document(states[key]))
+                for key in keys
+            ],
         )
 
 
@@ -88,6 +130,18 @@ async def due_portraits(
     return [
         (row[0], row[1]) for row in await (await connection.execute(_DUE, (now, limit))).fetchall()
     ]
+
+
+async def outlived_portraits(
+    connection: Connection, now: datetime, limit: int
+) -> list[tuple[str, UUID]]:
+    """Return tenant and patient of portraits of merged-away records that may have to go at ``now``.
+
+    Consent has ended on a record that they were merged into; whether it did so since the merge is
+    for the histories to tell.
+    """
+    cursor = await connection.execute(_OUTLIVED, (now, limit))
+    return [(row[0], row[1]) for row in await cursor.fetchall()]
 
 
 def _counts(event: happened.Event) -> bool:

@@ -9,39 +9,34 @@ Four tables, each led by ``tenant``:
 ``spelling``    the dictionary: every word that any name ever held, under its looser keys (see
                 ``search_keys``); per distinct word, so it stays small as patients grow
 
+A record that was merged away keeps its rows, as inactive; those of the survivor hold what the merge
+made known of it as well: its identifiers, and the names that the survivor has not itself.
+
 The rows depend on the log alone, not on how it was cut into batches. Words stay in ``spelling``
 when the last patient that bore them is corrected: they name nobody by themselves.
-Queries are in ``search_query``.
+What a patient's rows are is in ``search_patient``, queries are in ``search_query``.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
 from uuid import UUID
 
-import orjson
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
 from registration.domain import search_keys
 from registration.domain.events import EVENTS as ALL
 from registration.domain.events import (
-    DemographicsCorrected,
     Event,
-    IdentifierAdded,
-    IdentifierRetired,
     NameAdded,
     NameReplaced,
-    NameRetired,
     PatientEvent,
     PatientRegistered,
 )
-from registration.domain.names import display
-from registration.domain.resources import Identifier, Name
 from registration.eventstore.records import RecordedEvent
+from registration.projections.search_patient import Patient, Row
 
 NAME = "search"
-VERSION = 1
+VERSION = 2
 EVENTS: tuple[type[Event], ...] = tuple(kind for kind in ALL if issubclass(kind, PatientEvent))
 
 DDL = """
@@ -54,6 +49,7 @@ CREATE TABLE patient (
     birth_date text COLLATE "C",
     facility   text COLLATE "C",
     document   text NOT NULL,
+    absorbed   text,
     PRIMARY KEY (tenant, id)
 ) WITH (fillfactor = 90);
 CREATE INDEX patient_birth_date ON patient (tenant, birth_date, id);
@@ -86,109 +82,6 @@ CREATE TABLE spelling (
 """
 
 Connection = AsyncConnection[TupleRow]
-Row = tuple[Any, ...]
-
-
-@dataclass(slots=True)
-class Patient:
-    """A patient as far as search knows: the fold of the stream's events."""
-
-    tenant: str
-    id: UUID
-    version: int = 0
-    active: bool = True
-    gender: str = "unknown"
-    birth_date: str | None = None
-    facility: str | None = None
-    names: dict[UUID, Name] = field(default_factory=dict)
-    identifiers: dict[UUID, Identifier] = field(default_factory=dict)
-    _text_id: str = ""
-
-    def evolve(self, event: PatientEvent) -> None:
-        """Take in the next event; those that search shows nothing of raise the version alone."""
-        match event:
-            case PatientRegistered():
-                self.gender = event.gender
-                self.birth_date = event.birth_date
-                self.facility = event.facility
-                self.names = {name.id: name for name in event.names}
-                self.identifiers = {known.id: known for known in event.identifiers}
-            case DemographicsCorrected():
-                self.gender = event.changes.get("gender", self.gender) or "unknown"
-                self.birth_date = event.changes.get("birthDate", self.birth_date)
-                self.facility = event.changes.get("facility", self.facility)
-            case NameAdded() | NameReplaced():
-                self.names[event.name.id] = event.name
-            case NameRetired():
-                self.names.pop(event.name_id, None)
-            case IdentifierAdded():
-                self.identifiers[event.identifier.id] = event.identifier
-            case IdentifierRetired():
-                self.identifiers.pop(event.identifier_id, None)
-
-    @property
-    def text_id(self) -> str:
-        """The id as rows hold it: most go into a COPY."""
-        if not self._text_id:
-            self._text_id = str(self.id)
-        return self._text_id
-
-    def row(self) -> Row:
-        """Return the row of ``patient``."""
-        names = list(self.names.values())
-        document = {
-            "display": display(names),
-            "names": [_json(name) for name in names],
-            "gender": self.gender,
-            "birthDate": self.birth_date,
-            "identifiers": [_json(known) for known in self.identifiers.values()],
-            "facility": self.facility,
-        }
-        return (
-            self.tenant,
-            self.text_id,
-            self.version,
-            self.active,
-            self.gender,
-            self.birth_date,
-            self.facility,
-            orjson.dumps(document).decode(),
-        )
-
-    def pair_rows(self) -> set[Row]:
-        """Return the rows of ``name_pair``."""
-        tenant, patient_id, birth_date = self.tenant, self.text_id, self.birth_date
-        return {
-            (tenant, word, role, other, patient_id, birth_date)
-            for name in self.names.values()
-            for word, role, other in search_keys.pairs_of(name)
-        }
-
-    def identifier_rows(self) -> set[Row]:
-        """Return the rows of ``identifier``."""
-        return {
-            (self.tenant, known.system, known.value, self.text_id)
-            for known in self.identifiers.values()
-        }
-
-    @classmethod
-    def from_row(cls, row: Row) -> "Patient":
-        """Rebuild the state from the row of ``patient``."""
-        tenant, patient_id, version, active, gender, birth_date, facility, document = row
-        known = orjson.loads(document)
-        names = map(Name.model_validate, known["names"])
-        identifiers = map(Identifier.model_validate, known["identifiers"])
-        return cls(
-            tenant,
-            patient_id,
-            version,
-            active,
-            gender,
-            birth_date,
-            facility,
-            {name.id: name for name in names},
-            {identifier.id: identifier for identifier in identifiers},
-        )
 
 
 async def apply(connection: Connection, events: Sequence[RecordedEvent]) -> None:
@@ -249,10 +142,6 @@ def _copied(value: object) -> str:
     return text.replace("\\", r"\\").replace("\t", r"\t").replace("\n", r"\n").replace("\r", r"\r")
 
 
-def _json(model: Name | Identifier) -> orjson.Fragment:
-    return orjson.Fragment(model.encoded())
-
-
 def _sort_key(row: Row) -> Row:
     return row[:5]
 
@@ -269,7 +158,8 @@ def _words(event: PatientEvent) -> set[str]:
 # Each of these joins row by row through a primary key: LATERAL with OFFSET 0 leaves the planner no
 # other way, so that a plan made while the tables were empty stays right when they are not.
 _LOAD = """
-SELECT p.tenant, p.id, p.version, p.active, p.gender, p.birth_date, p.facility, p.document
+SELECT p.tenant, p.id, p.version, p.active, p.gender, p.birth_date, p.facility, p.document,
+       p.absorbed
   FROM unnest(%s::text[], %s::uuid[]) AS asked (tenant, id)
  CROSS JOIN LATERAL (
     SELECT * FROM patient WHERE patient.tenant = asked.tenant AND patient.id = asked.id OFFSET 0
@@ -286,10 +176,11 @@ SELECT asked.word
 """
 _UPDATE_PATIENTS = """
 UPDATE patient SET version = new.version, active = new.active, gender = new.gender,
-       birth_date = new.birth_date, facility = new.facility, document = new.document
+       birth_date = new.birth_date, facility = new.facility, document = new.document,
+       absorbed = new.absorbed
   FROM unnest(%s::text[], %s::uuid[], %s::bigint[], %s::boolean[], %s::text[], %s::text[],
-              %s::text[], %s::text[])
-    AS new (tenant, id, version, active, gender, birth_date, facility, document)
+              %s::text[], %s::text[], %s::text[])
+    AS new (tenant, id, version, active, gender, birth_date, facility, document, absorbed)
  WHERE patient.tenant = new.tenant AND patient.id = new.id
 """
 _DELETE_PAIRS = """

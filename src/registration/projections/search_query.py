@@ -142,7 +142,7 @@ def _rank(asked: Asked, few: list[Candidate], after: Place | None, limit: int) -
     placed = [
         (place, patient)
         for patient in few
-        if (place := asked.best(patient.shown["names"], patient.id)) is not None
+        if (place := asked.best(patient.names, patient.id)) is not None
         and (after is None or place > after)
     ]
     placed.sort(key=lambda one: one[0])
@@ -212,7 +212,7 @@ def _met(
     return [
         (place, candidate)
         for place, candidate in rows
-        if filters.admit(candidate) and asked.best(candidate.shown["names"], candidate.id) == place
+        if filters.admit(candidate) and asked.best(candidate.names, candidate.id) == place
     ]
 
 

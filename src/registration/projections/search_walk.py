@@ -47,6 +47,11 @@ class Candidate(NamedTuple):
     def of(cls, row: Sequence[Any]) -> "Candidate":
         return cls(row[0], row[1], row[2], orjson.loads(row[3]))
 
+    @property
+    def names(self) -> list[dict[str, Any]]:
+        """The names that find the patient: its own, and those that only merged records had."""
+        return [*self.shown["names"], *self.shown.get("formerNames", ())]
+
 
 _BIRTH_DATE = re.compile(r"\d{4}(-\d{2}(-\d{2})?)?", re.ASCII)
 

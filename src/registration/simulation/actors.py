@@ -1,15 +1,12 @@
-"""Who works in a simulated clinic: people at devices, and people with a network."""
+"""Who works in a simulated clinic at devices that are offline most of the time."""
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from random import Random
 from typing import Any
 from uuid import UUID
-
-import httpx
 
 from registration.client import (
     Client,
@@ -22,55 +19,18 @@ from registration.client import (
 )
 from registration.domain.contract import Operation
 from registration.domain.errors import DomainError
+from registration.simulation.known import (
+    CARD,
+    FLAGS,
+    Known,
+    Reviewed,
+    consent_of,
+    correction,
+    fresh_id,
+    identity,
+)
 from registration.simulation.network import Crash, Network
 from registration.simulation.world import World, token_of
-
-FLAGS = ("research", "contact-sms")
-CARD = "urn:example:card"
-SCHEMA = "survey"
-_IDENTITY = (
-    "names",
-    "gender",
-    "birthDate",
-    "birthDateEstimated",
-    "identifiers",
-    "telecom",
-    "addresses",
-    "maritalStatus",
-    "preferredLanguage",
-    "facility",
-    "deceased",
-)
-
-
-def identity(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the members of a patient that a correction of demographics collides with."""
-    return {name: body[name] for name in _IDENTITY if body.get(name) not in (None, [], ())}
-
-
-def _uuid(random: Random) -> UUID:
-    return UUID(int=random.getrandbits(128), version=4)
-
-
-@dataclass(frozen=True)
-class Reviewed:
-    """That a change was sent again after a review, which showed its author this version."""
-
-    version: int | None
-
-
-@dataclass
-class Known:
-    """What exists in the clinic, by the order in which it was made; a trace calls it by that."""
-
-    patients: list[UUID] = field(default_factory=list)
-    encounters: list[UUID] = field(default_factory=list)
-
-    def called(self, its_id: UUID) -> str:
-        """Return the short name of a record."""
-        if its_id in self.patients:
-            return f"patient-{self.patients.index(its_id) + 1}"
-        return f"encounter-{self.encounters.index(its_id) + 1}"
 
 
 class DeviceUser:
@@ -192,6 +152,8 @@ class DeviceUser:
     def _settled(self, item: ReviewItem, *, for_good: bool) -> str:
         what = f"{item.kind} {item.number} ({item.code})"
         chance = self.random.random()
+        if item.survivor is not None and not for_good and chance < 0.75:
+            return self._merged(item, what, keep=chance > 0.5)
         # one whose answer got lost may be done, and cannot be given up before that is known
         if item.kind == "confirmation" and (chance < 0.7 or item.mutation.doubtful):
             try:
@@ -203,7 +165,7 @@ class DeviceUser:
                 return f"confirms {what}: crashes"
             return f"confirms {what}"
         try:
-            if item.kind == "conflict" and chance < 0.6 and not for_good:
+            if item.kind == "conflict" and not item.survivor and chance < 0.6 and not for_good:
                 return f"sends {what} again as {self.client.resubmit(item).number}"
             if self.random.random() < 0.5:
                 with suppress(ReviewError):
@@ -213,6 +175,16 @@ class DeviceUser:
         except (DomainError, ReviewError) as error:
             return f"cannot settle {what}: {error}"
         return f"gives {what} up, and all that builds on it"
+
+    def _merged(self, item: ReviewItem, what: str, *, keep: bool) -> str:
+        """Decide on a change of a record that was merged away."""
+        if keep:
+            return f"keeps {what} for later"
+        try:
+            made = self.client.apply_to_survivor(item)
+        except ReviewError as error:
+            return f"cannot settle {what}: {error}"
+        return f"sends {what} to the survivor as {made.number}"
 
     def _seen_again(self, made: Mutation, item: ReviewItem) -> Any:
         """Return what its author saw of what a change that was sent again changes."""
@@ -240,7 +212,7 @@ def _told(report: SyncReport) -> str:
 
 def _new_patient(user: DeviceUser, _patients: list[UUID]) -> str:
     random = user.random
-    its_id = _uuid(random)
+    its_id = fresh_id(random)
     user.known.patients.append(its_id)
     number = len(user.known.patients)
     payload: dict[str, Any] = {
@@ -255,25 +227,22 @@ def _new_patient(user: DeviceUser, _patients: list[UUID]) -> str:
 
 def _any_change(user: DeviceUser, patients: list[UUID]) -> str:
     (change,) = user.random.choices(_CHANGES, weights=_WEIGHTS)
-    return change(user, user.random.choice(patients))
+    return change(user, _now(user, user.random.choice(patients)))
+
+
+def _now(user: DeviceUser, its_id: UUID) -> UUID:
+    """Return the record that a patient is found under now, or the retired one: people err."""
+    view = user.client.current(its_id)
+    if view is None or view.id == its_id or user.random.random() < 0.3:
+        return its_id
+    return view.id
 
 
 def _correct(user: DeviceUser, its_id: UUID) -> str:
     view = user.client.patient(its_id)
     seen = None if view is None else identity(view.body)
-    payload = _correction(user.random)
+    payload = correction(user.random)
     return user.submit("patient.update_demographics", its_id, payload, seen=seen)
-
-
-def _correction(random: Random) -> dict[str, Any]:
-    return random.choice(
-        (
-            {"birthDate": f"19{random.randrange(10, 99)}"},
-            {"gender": random.choice(("female", "male", "other"))},
-            {"maritalStatus": random.choice(("M", "S", "W"))},
-            {"facility": random.choice((None, "north", "south"))},
-        )
-    )
 
 
 def _add_kin(user: DeviceUser, its_id: UUID) -> str:
@@ -311,16 +280,8 @@ def _consent(user: DeviceUser, its_id: UUID) -> str:
     return user.submit("patient.set_consent", its_id, payload, flag, seen=seen)
 
 
-def consent_of(body: Mapping[str, Any], flag: str) -> Any:
-    """Return what tells a flag's last decision from others: the reference of its evidence."""
-    for consent in body.get("consents", ()):
-        if consent["flag"] == flag:
-            return consent["evidence"].get("reference")
-    return None
-
-
 def _open_encounter(user: DeviceUser, its_id: UUID) -> str:
-    encounter_id = _uuid(user.random)
+    encounter_id = fresh_id(user.random)
     user.known.encounters.append(encounter_id)
     return user.submit(
         "encounter.open",
@@ -352,48 +313,3 @@ _CHANGES: tuple[Callable[[DeviceUser, UUID], str], ...] = (
     _transition,
 )
 _WEIGHTS = (30, 14, 8, 10, 5, 14, 12, 16)
-
-
-class DirectUser:
-    """Somebody with a network, who changes what others change offline."""
-
-    def __init__(self, world: World, known: Known, tenant: str, random: Random) -> None:
-        """Make a user; ``random`` decides what they do."""
-        self._known = known
-        self._random = random
-        token = token_of(world, subject="direct", tenant=tenant)
-        self.http = httpx.Client(
-            base_url=world.url,
-            headers={"Authorization": f"Bearer {token}"},
-            transport=Network(world, random),
-            timeout=30,
-        )
-
-    def close(self) -> None:
-        """Go home."""
-        self.http.close()
-
-    def change(self) -> str:
-        """Change a random patient as it is now."""
-        if not self._known.patients:
-            return "finds nobody"
-        its_id = self._random.choice(self._known.patients)
-        said = _correction(self._random)
-        name = self._known.called(its_id)
-        current = self.http.get(f"/v1/patients/{its_id}")
-        if current.status_code == 404:
-            return f"finds no {name} yet"
-        if self._random.random() < 0.3:
-            kin = {"name": f"Kin {self._random.randrange(1000)}", "relationship": "aunt"}
-            answer = self.http.post(f"/v1/patients/{its_id}/next-of-kin", json=kin)
-            return f"adds kin to {name}: {answer.status_code}"
-        answer = self.http.patch(
-            f"/v1/patients/{its_id}/demographics",
-            json=said,
-            headers={"If-Match": current.headers["etag"]},
-        )
-        return f"corrects {name}: {answer.status_code}"
-
-    def get(self, path: str) -> httpx.Response:
-        """Look something up."""
-        return self.http.get(path)

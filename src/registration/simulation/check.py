@@ -1,29 +1,19 @@
 """What has to hold when the storm is over, told from the log and not from the devices."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 from uuid import UUID
-
-import orjson
 
 from registration.client import Mutation, State
 from registration.domain.contract import Operation
 from registration.eventstore.records import key_hash
-from registration.simulation.actors import (
-    DeviceUser,
-    DirectUser,
-    Known,
-    Reviewed,
-    consent_of,
-    identity,
-)
+from registration.simulation.actors import DeviceUser
+from registration.simulation.known import Known, Reviewed, consent_of, identity
+from registration.simulation.log import Log
+from registration.simulation.merges import Bodies, check_current, check_merges
+from registration.simulation.online import DirectUser
 from registration.simulation.world import World
 
-_LOG = """
-SELECT position, stream_id, version, topic, metadata FROM registration.event
- WHERE tenant = %s ORDER BY position
-"""
-_OUTCOMES = "SELECT key, body IS NULL FROM registration.outcome WHERE tenant = %s"
 _IDENTITY_TOPICS = (
     "patient.registered",
     "patient.demographics-corrected",
@@ -34,47 +24,44 @@ _IDENTITY_TOPICS = (
     "patient.identifier-retired",
     "patient.death-recorded",
     "patient.death-reversed",
+    "patient.merged-away",
+    "patient.restored",
+    "patient.absorbed",
+    "patient.released",
 )
-
-
-class _Log:
-    """The tenant's log, by mutation and by stream."""
-
-    def __init__(self, world: World, tenant: str) -> None:
-        self.events = [
-            (position, stream, version, topic, orjson.loads(meta))
-            for position, stream, version, topic, meta in world.database.execute(_LOG, (tenant,))
-        ]
-        self.applied = {
-            key for key, is_applied in world.database.execute(_OUTCOMES, (tenant,)) if is_applied
-        }
-        self.by_mutation: dict[str, list[Any]] = {}
-        for event in self.events:
-            mutation = event[4].get("clientMutationId") or event[4].get("idempotencyKey")
-            if mutation is not None:
-                self.by_mutation.setdefault(mutation, []).append(event)
 
 
 def check(
     world: World, tenant: str, known: Known, devices: list[DeviceUser], direct: DirectUser
 ) -> list[str]:
     """Return what does not hold; empty where all does."""
-    log = _Log(world, tenant)
+    log = Log(world, tenant)
+    patients = _bodies("patients", known.patients, direct)
+    encounters = _bodies("encounters", known.encounters, direct)
+    # a device, and the log, have an encounter as it was recorded
+    current = {its_id: body.pop("currentPatientId") for its_id, body in encounters.items()}
+    places = _places(log, patients, encounters, direct)
     return [
         *_positions(log),
         *(wrong for device in devices for wrong in _nothing_lost(device, log)),
         *_nothing_twice(devices, log),
         *(wrong for device in devices for wrong in _no_lost_update(device, log, direct)),
-        *(wrong for device in devices for wrong in _same_truth(device, log, known, direct)),
+        *(
+            wrong
+            for device in devices
+            for wrong in _same_truth(device, known, patients | encounters, places)
+        ),
+        *check_merges(log, known, devices, patients, encounters),
+        *check_current(log, known, encounters, current),
     ]
 
 
-def _positions(log: _Log) -> Iterator[str]:
-    if [event[0] for event in log.events] != list(range(1, len(log.events) + 1)):
+def _positions(log: Log) -> Iterator[str]:
+    if [event.position for event in log.events] != list(range(1, len(log.events) + 1)):
         yield "the log has a gap"
 
 
-def _nothing_lost(device: DeviceUser, log: _Log) -> Iterator[str]:
+def _nothing_lost(device: DeviceUser, log: Log) -> Iterator[str]:
     """Every change ended well or was given up with a reason, and what was acknowledged is in."""
     for mutation in device.client.history():
         if mutation.state is State.APPLIED:
@@ -89,25 +76,25 @@ def _nothing_lost(device: DeviceUser, log: _Log) -> Iterator[str]:
             yield f"{device.name} still has {mutation.number} as {mutation.state}"
 
 
-def _nothing_twice(devices: list[DeviceUser], log: _Log) -> Iterator[str]:
+def _nothing_twice(devices: list[DeviceUser], log: Log) -> Iterator[str]:
     made = {str(m.id) for device in devices for m in device.client.history()}
     for mutation, events in log.by_mutation.items():
         if mutation not in made:
             yield "the log holds a mutation that no device made"
-        streams = {event[1] for event in events}
-        versions = [event[2] for event in events]
+        streams = {event.stream_id for event in events}
+        versions = [event.version for event in events]
         if len(streams) > 1 or versions != list(range(versions[0], versions[0] + len(versions))):
             yield "a mutation is in the log twice"
 
 
-def _no_lost_update(device: DeviceUser, log: _Log, direct: DirectUser) -> Iterator[str]:
+def _no_lost_update(device: DeviceUser, log: Log, direct: DirectUser) -> Iterator[str]:
     """Whatever a change was laid over, its author had seen, or saw in a review."""
     for mutation in device.client.history():
         events = log.by_mutation.get(str(mutation.id))
         seen = device.seen.get(mutation.number)
         if not events or seen is None:
             continue
-        _, stream, version, _, _ = events[0]
+        stream, version = events[0].stream_id, events[0].version
         if isinstance(seen, Reviewed):
             yield from _reviewed(device, mutation, log, stream, version, seen.version)
         elif _stood(mutation, stream, version - 1, direct) != seen:
@@ -125,44 +112,51 @@ def _stood(mutation: Mutation, stream: UUID, version: int, direct: DirectUser) -
 
 
 def _reviewed(
-    device: DeviceUser, mutation: Mutation, log: _Log, stream: UUID, version: int, base: int | None
+    device: DeviceUser, mutation: Mutation, log: Log, stream: UUID, version: int, base: int | None
 ) -> Iterator[str]:
     if mutation.operation is not Operation.UPDATE_DEMOGRAPHICS or base is None:
         return
-    for _, its_stream, its_version, topic, meta in log.events:
+    for event in log.of(stream):
+        meta = event.meta
         foreign = (meta["actor"], meta.get("client")) != (device.subject, device.name)
-        if (
-            its_stream == stream
-            and base < its_version < version
-            and foreign
-            and topic in _IDENTITY_TOPICS
-        ):
+        if base < event.version < version and foreign and event.topic in _IDENTITY_TOPICS:
             yield f"{device.name}: {mutation.number} went over what its review did not show"
 
 
-def _same_truth(device: DeviceUser, log: _Log, known: Known, direct: DirectUser) -> Iterator[str]:
+def _same_truth(
+    device: DeviceUser, known: Known, bodies: Bodies, places: Mapping[str, set[Any]]
+) -> Iterator[str]:
     """The device holds just what is in its scope, as the service has it."""
-    patients = _bodies("patients", known.patients, direct)
-    encounters = _bodies("encounters", known.encounters, direct)
+    for its_id, body in bodies.items():
+        is_patient = UUID(its_id) in known.patients
+        find = device.client.patient if is_patient else device.client.encounter
+        yield from _compared(device, known, its_id, find(UUID(its_id)), body, places[its_id])
+
+
+def _places(
+    log: Log, patients: Bodies, encounters: Bodies, direct: DirectUser
+) -> dict[str, set[Any]]:
+    """Return the facilities in whose scope each record is; ``None``: in everybody's."""
     places = {its_id: {body.get("facility")} for its_id, body in patients.items()}
-    where = {its_id: _where(its_id, body, log, direct) for its_id, body in encounters.items()}
     for its_id, body in encounters.items():
-        places[body["patientId"]].add(where[its_id])
+        where = _where(its_id, body, log, direct)
+        places[its_id] = {where}
+        places[body["patientId"]].add(where)
+    by_themselves = {its_id: frozenset(seen) for its_id, seen in places.items()}
     for its_id, body in patients.items():
-        view = device.client.patient(UUID(its_id))
-        yield from _compared(device, known, its_id, view, body, places[its_id])
-    for its_id, body in encounters.items():
-        view = device.client.encounter(UUID(its_id))
-        yield from _compared(device, known, its_id, view, body, {where[its_id]})
+        for link in body["links"]:
+            if link["type"] == "replaces":
+                places[its_id] |= by_themselves[link["patientId"]]
+    return places
 
 
-def _where(its_id: str, body: dict[str, Any], log: _Log, direct: DirectUser) -> str | None:
+def _where(its_id: str, body: Mapping[str, Any], log: Log, direct: DirectUser) -> str | None:
     """Return the facility of an encounter, or else the one of its patient when it was opened."""
     patient = UUID(body["patientId"])
     if "facility" in body:
         return str(body["facility"])
-    opened = next(event[0] for event in log.events if event[1] == UUID(its_id))
-    version = sum(event[1] == patient and event[0] < opened for event in log.events)
+    opened = log.of(UUID(its_id))[0].position
+    version = sum(event.position < opened for event in log.of(patient))
     then = direct.get(f"/v1/patients/{patient}?version={version}").json().get("facility")
     return None if then is None else str(then)
 
@@ -177,7 +171,7 @@ def _compared(
     known: Known,
     its_id: str,
     view: Any,
-    body: dict[str, Any],
+    body: Mapping[str, Any],
     places: set[Any],
 ) -> Iterator[str]:
     expected = device.facility is None or None in places or device.facility in places

@@ -8,8 +8,10 @@ from pathlib import Path
 from random import Random
 from uuid import uuid4
 
-from registration.simulation.actors import DeviceUser, DirectUser, Known
+from registration.simulation.actors import DeviceUser
 from registration.simulation.check import check
+from registration.simulation.known import Known
+from registration.simulation.online import DirectUser, Index
 from registration.simulation.world import World
 
 DEVICES = 3
@@ -34,10 +36,11 @@ def simulate(world: World, seed: int, steps: int) -> list[str]:
     trace: list[str] = []
     tenant = f"simulated-{uuid4().hex[:12]}"
     known = Known()
-    with _people(world, known, tenant, random) as (devices, direct):
+    world.begin()
+    with _people(world, known, tenant, random) as (devices, direct, index):
         try:
             trace.extend(
-                f"{number:4} {_step(world, tenant, devices, direct, random)}"
+                f"{number:4} {_step(world, tenant, devices, direct, index, random)}"
                 for number in range(1, steps + 1)
             )
             _quiet(world, tenant, devices, trace)
@@ -52,20 +55,22 @@ def simulate(world: World, seed: int, steps: int) -> list[str]:
 @contextmanager
 def _people(
     world: World, known: Known, tenant: str, random: Random
-) -> Iterator[tuple[list[DeviceUser], DirectUser]]:
+) -> Iterator[tuple[list[DeviceUser], DirectUser, Index]]:
     with tempfile.TemporaryDirectory(prefix="registration-simulation-") as folder:
         direct = DirectUser(world, known, tenant, random)
+        index = Index(world, known, tenant, random)
         devices: list[DeviceUser] = []
         try:
             devices.extend(
                 DeviceUser(world, known, Path(folder), tenant, f"tablet-{number}", random)
                 for number in range(1, DEVICES + 1)
             )
-            yield devices, direct
+            yield devices, direct, index
         finally:
             for device in devices:
                 device.close()
             direct.close()
+            index.close()
 
 
 def _step(
@@ -73,6 +78,7 @@ def _step(
     tenant: str,
     devices: list[DeviceUser],
     direct: DirectUser,
+    index: Index,
     random: Random,
 ) -> str:
     device = random.choice(devices)
@@ -82,11 +88,14 @@ def _step(
     (what,) = random.choices(tuple(_STEPS), weights=tuple(_STEPS.values()))
     if what == "direct":
         return f"direct {direct.change()}"
+    if what == "index":
+        index.network.bad = device.network.bad
+        return f"index {index.work()}"
     if what == "time":
         hours = random.choice((1, 25, 24 * 30, 24 * 400))
         world.wait(timedelta(hours=hours))
-        for each in devices:
-            each.network.forget_late()
+        for line in (index.network, *(each.network for each in devices)):
+            line.forget_late()
         return f"{hours} hours pass"
     if what == "projector":
         world.kill_projector()
@@ -100,6 +109,7 @@ _STEPS = {
     "push": 4,
     "pull": 4,
     "direct": 12,
+    "index": 12,
     "review": 8,
     "late": 3,
     "clock": 3,

@@ -56,6 +56,10 @@ class World:
         """Let time pass at once, for everybody."""
         self._ahead.value += duration.total_seconds()
 
+    def begin(self) -> None:
+        """Go back to today: what happens in a run does not depend on the runs before it."""
+        self._ahead.value = 0.0
+
     @contextmanager
     def running(self) -> Iterator["World"]:
         """Run the service and its read models."""
