@@ -221,11 +221,10 @@ def test_who_was_merged_away_says_so_and_the_survivor_shows_old_identifiers() ->
         registered(identifiers=(identifier(),)),
         events.PatientMergedAway(merge_id=uuid(5), survivor_id=uuid(1)),
     )
-    absorbed = events.Absorbed(patient_id=uuid(2), names=(), identifiers=(identifier(),))
     stays = shown(
         Patient(uuid(1)),
         registered(),
-        events.PatientAbsorbed(merge_id=uuid(5), retired=(absorbed,)),
+        events.PatientAbsorbed(merge_id=uuid(5), patient_id=uuid(2), identifiers=(identifier(),)),
     )
     retired, survivor = valid(fhir_out.patient(gone)), valid(fhir_out.patient(stays))
     assert (retired["active"], retired["link"]) == (
