@@ -12,6 +12,7 @@ from rich.console import Console
 from benchmarks import (
     append,
     clinic,
+    export,
     http,
     imports,
     limit,
@@ -38,6 +39,7 @@ PARTS: dict[str, Callable[[Bench], None]] = {
     "projection": projection.run,
     "imports": imports.run,
     "verify": verify.run,
+    "export": export.run,
     "search": search_http.run,
     "matching": matching.run,
     "sync": sync.run,

@@ -5,7 +5,8 @@ Source: https://hl7.org/fhir/R4/patient.html. What a resource may say falls into
 - *Mapped*: ``name``, ``identifier``, ``telecom``, ``address``, ``gender`` (``unknown`` where
   absent), ``birthDate``, ``contact`` (as next of kin), ``maritalStatus`` (its v3 code),
   ``communication`` (the preferred language, or the only one) and ``managingOrganization`` (the
-  last part of its reference, as facility).
+  last part of its reference, as facility). Of extensions: those that our own export writes, the
+  script and language of a name, and that a birth date is estimated.
 - *Left out and counted*: what has no place here (``photo``, ``extension``, every ``period``, ...),
   and single entries that cannot stand: an identifier without a system (its uniqueness would mean
   nothing) or without a value, one that stands twice, a name without any text, a telecom without
@@ -24,6 +25,13 @@ from registration.domain.errors import DomainError, invalid
 
 NOT_A_PATIENT = "NOT_A_PATIENT"
 NOT_REPRESENTABLE = "NOT_REPRESENTABLE"
+
+NAME_LANGUAGE = "http://hl7.org/fhir/StructureDefinition/language"
+"""The extension of a name that says its language (BCP 47)."""
+NAME_SCRIPT = "urn:registration:name-script"
+"""The extension of a name that says its script (ISO 15924)."""
+ESTIMATED = "urn:registration:birth-date-estimated"
+"""The extension of a birth date that says that it is an estimate."""
 
 _MARITAL_STATUS_SYSTEMS = frozenset(
     {
@@ -49,7 +57,7 @@ _MAPPED = frozenset(
     {
         *("resourceType", "id", "meta", "active", "name", "identifier", "telecom", "address"),
         *("gender", "birthDate", "contact", "maritalStatus", "communication"),
-        *("managingOrganization", "deceasedBoolean", "deceasedDateTime"),
+        *("managingOrganization", "deceasedBoolean", "deceasedDateTime", "_birthDate"),
     }
 )
 # Names that may show up in a summary. Any other is unknown: a source can put anything there.
@@ -62,6 +70,10 @@ _ELEMENTS = _MAPPED | frozenset(
         *("country", "tag", "security", "profile"),
     }
 )
+_NAME_EXTENSIONS = {
+    NAME_LANGUAGE: ("language", re.compile(rf"(?=.{{2,35}}\Z){_LANGUAGE.pattern}", re.ASCII)),
+    NAME_SCRIPT: ("script", re.compile(r"[A-Z][a-z]{3}", re.ASCII)),
+}
 _UNCOUNTED_META = frozenset({"versionId", "lastUpdated", "source"})
 _FHIR_NAMES = {
     "names": "name",
@@ -129,6 +141,7 @@ def map_patient(resource: object) -> Mapped:
     mapped.said["gender"] = resource.get("gender", "unknown")
     if resource.get("birthDate") is not None:
         mapped.said["birthDate"] = resource["birthDate"]
+    _estimated(resource, mapped)
     _marital_status(resource, mapped)
     _language(resource, mapped)
     _facility(resource, mapped)
@@ -161,7 +174,8 @@ def _not_representable(path: str, why: str) -> DomainError:
 
 def _names(resource: Mapping[str, Any], mapped: Mapped) -> None:
     for source, entry in _entries(resource, "name"):
-        name = _take(entry, _NAME, "name", mapped)
+        name = _take(entry, _NAME, "name", mapped, also=frozenset({"extension"}))
+        name |= _name_extensions(entry, mapped)
         if not any(name.get(member) for member in ("family", "given", "text")):
             mapped.left_out.add("name (without any text)")
             continue
@@ -170,6 +184,28 @@ def _names(resource: Mapping[str, Any], mapped: Mapped) -> None:
         mapped.add("names", name, source)
     if "names" not in mapped.said:
         raise invalid("/name", "A patient needs a name with a family name, a given name or a text.")
+
+
+def _name_extensions(name: Mapping[str, Any], mapped: Mapped) -> Iterator[tuple[str, str]]:
+    """Yield (member, code) for each extension of a name that is known and well-formed."""
+    entries = name.get("extension")
+    for entry in entries if isinstance(entries, list) else [entries]:
+        url, code = (
+            (entry.get("url"), entry.get("valueCode")) if isinstance(entry, dict) else (None, None)
+        )
+        form = _NAME_EXTENSIONS.get(url) if isinstance(url, str) else None
+        if form and isinstance(code, str) and form[1].fullmatch(code):
+            yield form[0], code
+        elif entry is not None:
+            mapped.left_out.add("name.extension")
+
+
+def _estimated(resource: Mapping[str, Any], mapped: Mapped) -> None:
+    beside = resource.get("_birthDate")
+    if beside == {"extension": [{"url": ESTIMATED, "valueBoolean": True}]}:
+        mapped.said["birthDateEstimated"] = True
+    elif beside is not None:
+        mapped.left_out.add("_birthDate")
 
 
 def _identifiers(resource: Mapping[str, Any], mapped: Mapped) -> None:
