@@ -20,6 +20,7 @@ from starlette.routing import Match, Route
 from starlette.types import ASGIApp
 
 from registration import __version__
+from registration.access import AccessLog
 from registration.api import (
     consents,
     encounters,
@@ -158,8 +159,10 @@ def _lifespan(settings: Settings, clock: Callable[[], datetime] | None) -> Any:
             clock=clock,
         )
         views = database.pool(url, name="views", size=8)
+        access = AccessLog(url, most=settings.access_log_queue, lost=app.state.metrics.lost_reads)
         await store.open()
         await views.open()
+        await access.open()
         gate, positions = Gate(store), Positions(views)
         app.state.services = Services(
             settings,
@@ -173,6 +176,7 @@ def _lifespan(settings: Settings, clock: Callable[[], datetime] | None) -> Any:
             positions,
             app.state.metrics,
             policy_of(settings),
+            access,
         )
         app.openapi()
         tidying = asyncio.create_task(_tidy(store))
@@ -182,6 +186,7 @@ def _lifespan(settings: Settings, clock: Callable[[], datetime] | None) -> Any:
                 yield
         finally:
             tidying.cancel()
+            await access.close()
             await store.close()
             await views.close()
 

@@ -21,7 +21,7 @@ from registration.api.reading import (
     instant,
     json_answer,
 )
-from registration.api.requests import AnyCaller, EncounterReader, services
+from registration.api.requests import AnyCaller, EncounterReader, saw, services
 from registration.api.wire import EncounterBoard, EncounterList, History, StateMachine
 from registration.domain.encounter import INITIAL, STATUSES, TERMINAL, TRANSITIONS, Encounter
 from registration.domain.errors import invalid
@@ -112,6 +112,7 @@ async def encounters(
         lambda view: list_encounters(view, asked),
     )
     shown = rows[: query.limit]
+    saw(request, (orjson.loads(document)["patientId"] for _, _, document in shown))
     return json_answer(
         {
             "items": [orjson.Fragment(document) for _, _, document in shown],
@@ -170,6 +171,11 @@ async def encounter_board(
     found = await from_view(
         request, NAME, caller.tenant, query.min_position, lambda view: board(view, asked)
     )
+    items = [
+        {**orjson.loads(document), "waitingSeconds": waited, "staySeconds": stayed}
+        for _, _, document, waited, stayed in found.items[: query.limit]
+    ]
+    saw(request, (item["patientId"] for item in items))
     return json_answer(
         {
             "day": day,
@@ -182,10 +188,7 @@ async def encounter_board(
                 }
                 for status, count, longest, median in found.counts
             },
-            "items": [
-                {**orjson.loads(document), "waitingSeconds": waited, "staySeconds": stayed}
-                for _, _, document, waited, stayed in found.items[: query.limit]
-            ],
+            "items": items,
             "next": next_place(found.items, query.limit),
         }
     )

@@ -15,8 +15,10 @@ import orjson
 import uuid_utils.compat as uuids
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from registration.api.auth import Caller
 from registration.api.metrics import Metrics
 from registration.api.problems import PROBLEMS, problem
+from registration.api.purpose import UNSTATED
 
 _NO_SNIFF = (b"x-content-type-options", b"nosniff")
 # Patient data may be kept by the caller's own cache, which asks each time (RFC 9111).
@@ -28,14 +30,17 @@ class Observation:
     """What is to be told of one request; the endpoints fill it in as they learn it."""
 
     __slots__ = (
+        "caller",
         "code",
         "faults",
         "limit",
+        "on_success",
         "operation",
         "reading",
         "request_id",
         "status",
         "tenant",
+        "why",
     )
 
     def __init__(self, request_id: str) -> None:
@@ -47,6 +52,10 @@ class Observation:
         self.reading = False
         self.faults: list[Exception] = []
         self.limit: asyncio.Timeout
+        self.caller: Caller | None = None
+        self.why = UNSTATED
+        self.on_success: Callable[[int], None] | None = None
+        """Told the status of an answer that is a success, before any of it is sent."""
 
 
 class Observed:
@@ -73,7 +82,9 @@ class Observed:
 
         async def observing_send(message: Message) -> None:
             if message["type"] == "http.response.start":
-                seen.status = message["status"]
+                seen.status = status = message["status"]
+                if seen.on_success is not None and (status < 300 or status == 304):
+                    seen.on_success(status)
                 said = {name for name, _ in message["headers"]}
                 more = (header for header in common if header[0] not in said)
                 message["headers"] = [*message["headers"], *more]

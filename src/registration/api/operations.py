@@ -61,8 +61,11 @@ async def readyz(request: Request) -> Response:
 async def metrics(request: Request) -> Response:
     """Return this process's measurements and how far the read models are."""
     measured: Metrics = request.app.state.metrics
+    its = services(request)
     page = measured.render(
-        queued=services(request).store.queued, read_models=await _read_models(request) or []
+        queued=its.store.queued,
+        unwritten=len(its.access),
+        read_models=await _read_models(request) or [],
     )
     return Response(page, media_type="text/plain; version=0.0.4; charset=utf-8")
 

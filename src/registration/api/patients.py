@@ -19,7 +19,7 @@ from registration.api.reading import (
     loaded_aggregate,
     versioned,
 )
-from registration.api.requests import Reader
+from registration.api.requests import Reader, saw
 from registration.api.wire import FoundPatients, History
 from registration.domain.errors import not_found
 from registration.domain.patient_resource import Patient
@@ -139,4 +139,5 @@ async def search_patients(
         query.min_position,
         lambda view: search(view, caller.tenant, asked),
     )
+    saw(request, (item["id"] for item in page.items))
     return json_answer({"items": page.items, "next": page.next})

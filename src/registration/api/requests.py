@@ -3,7 +3,7 @@
 import asyncio
 import re
 import zlib
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
@@ -18,8 +18,10 @@ from psycopg_pool import AsyncConnectionPool
 from pydantic import ValidationError
 from starlette.requests import ClientDisconnect, Request
 
+from registration.access import AccessLog, Read
 from registration.api.auth import Authenticator, Caller
 from registration.api.metrics import Metrics
+from registration.api.purpose import why_of
 from registration.command import require_scope
 from registration.domain.commands import KEY, LONGEST_NAME
 from registration.domain.context import Context
@@ -60,6 +62,7 @@ class Services:
     positions: Positions
     metrics: Metrics
     policy: tuple[bytes, str]
+    access: AccessLog
 
 
 def utc_now() -> datetime:
@@ -99,10 +102,45 @@ def _forget(task: asyncio.Task[Any]) -> None:
 
 
 async def authenticated(request: Request) -> Caller:
-    """Return who asks. Raises ``UNAUTHENTICATED``."""
+    """Return who asks. Raises ``UNAUTHENTICATED``, and ``MALFORMED_REQUEST`` for a false why."""
     caller = await services(request).authenticator.caller(request.headers.get("authorization"))
-    request.scope["observation"].tenant = caller.tenant
+    seen = request.scope["observation"]
+    seen.tenant, seen.caller = caller.tenant, caller
+    seen.why = why_of(request.headers)
     return caller
+
+
+def saw(request: Request, patient_ids: Iterable[UUID | str]) -> None:
+    """Have it recorded that the answer shows data of these patients, if it is a success.
+
+    Whoever shows nobody's says so too: what was asked for and not found is a read.
+    """
+    seen, its = request.scope["observation"], services(request)
+    shown = tuple(dict.fromkeys(map(str, patient_ids))) or (None,)
+
+    def note(status: int) -> None:
+        caller, why = seen.caller, seen.why
+        if seen.operation == "unknown":
+            seen.operation = request.scope["route"].operation_id
+        its.access.note(
+            Read(
+                caller.tenant,
+                its.clock(),
+                caller.subject,
+                caller.client,
+                caller.facility,
+                seen.operation,
+                shown,
+                why.purpose,
+                why.break_glass,
+                seen.request_id,
+                status,
+            )
+        )
+        if why.break_glass is not None:
+            its.metrics.broke_glass()
+
+    seen.on_success = note
 
 
 def context_of(caller: Caller, services: Services) -> Context:
@@ -307,6 +345,8 @@ EncounterReader = Annotated[Caller, Depends(_with_scope("encounter:read"))]
 """A caller who may read encounters."""
 IndexReader = Annotated[Caller, Depends(_with_scope("mpi:read"))]
 """A caller who may look into the master patient index."""
+Auditor = Annotated[Caller, Depends(_with_scope("audit:read"))]
+"""A caller who may read what was done and seen."""
 Syncer = Annotated[Caller, Depends(_with_scope("sync"))]
 """A device that synchronises."""
 AnyCaller = Annotated[Caller, Depends(authenticated)]
