@@ -22,6 +22,7 @@ from starlette.types import ASGIApp
 from registration import __version__
 from registration.access import AccessLog
 from registration.api import (
+    audit,
     consents,
     encounters,
     extensions,
@@ -31,6 +32,7 @@ from registration.api import (
     patients,
     portraits,
     sync,
+    timeline,
     vital_status,
 )
 from registration.api.auth import Authenticator
@@ -113,7 +115,18 @@ def _hot_routes() -> list[Route]:
     ]
 
 
-_PARTS = (patients, consents, portraits, extensions, encounters, merges, sync, operations)
+_PARTS = (
+    patients,
+    consents,
+    portraits,
+    extensions,
+    encounters,
+    merges,
+    sync,
+    timeline,
+    audit,
+    operations,
+)
 
 
 def application(settings: Settings, clock: Callable[[], datetime] | None = None) -> FastAPI:

@@ -21,17 +21,17 @@ _QUOTED = re.compile(r"`([^`]+)`")
 
 def index(version: str) -> str:
     """Return the front page: what this service is, and where to go on."""
-    return _page("index.html", version=version)
+    return rendered("index.html", version=version)
 
 
 def problem_list() -> str:
     """Return the page that lists every code, by status."""
-    return _page("problem_list.html", problems=sorted(PROBLEMS.items(), key=_by_status))
+    return rendered("problem_list.html", problems=sorted(PROBLEMS.items(), key=_by_status))
 
 
 def problem(code: str) -> str:
     """Return the page that explains one code. Raises ``KeyError`` for what is no code."""
-    return _page("problem.html", code=code, problem=PROBLEMS[code])
+    return rendered("problem.html", code=code, problem=PROBLEMS[code])
 
 
 def api_docs(openapi: Mapping[str, Any]) -> str:
@@ -50,7 +50,7 @@ _last: list[tuple[Mapping[str, Any], str]] = []
 
 def _api_docs(openapi: Mapping[str, Any]) -> str:
     schemas = openapi.get("components", {}).get("schemas", {})
-    return _page(
+    return rendered(
         "api_docs.html",
         info=openapi["info"],
         groups=_groups(openapi),
@@ -324,7 +324,8 @@ def _code(text: str) -> Markup:
     return shown
 
 
-def _page(template: str, **values: Any) -> str:
+def rendered(template: str, **values: Any) -> str:
+    """Return a template with these values, each escaped; a value that is missing is an error."""
     return _ENVIRONMENT.get_template(template).render(values)
 
 

@@ -31,6 +31,29 @@ PURPOSES = frozenset(
 """The codes of HL7 v3 PurposeOfUse (in ActReason), as FHIR R4 lists them."""
 
 
+PARAMETERS = (
+    {
+        "name": "X-Purpose-Of-Use",
+        "in": "header",
+        "description": "Why the data is read (HL7 v3 PurposeOfUse), for the access log.",
+        "schema": {"type": "string", "enum": sorted(PURPOSES)},
+    },
+    {
+        "name": "X-Break-Glass",
+        "in": "header",
+        "description": "The reason of whoever reads what they otherwise should not, for the access "
+        "log; in any script, as UTF-8.",
+        "schema": {
+            "type": "string",
+            "maxLength": LONGEST_REASON,
+            "pattern": "^[!-~]([ -~]*[!-~])?$",
+            "example": "unconscious, no relatives",
+        },
+    },
+)
+"""How the OpenAPI document declares both, for every query."""
+
+
 class Why(NamedTuple):
     """Why somebody reads, as far as they say; nothing is assumed of those who do not."""
 

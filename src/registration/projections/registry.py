@@ -9,6 +9,7 @@ from psycopg.rows import TupleRow
 from registration.domain.events import Event
 from registration.eventstore.records import RecordedEvent
 from registration.projections import (
+    audit,
     changes,
     encounters,
     extension_schemas,
@@ -58,4 +59,5 @@ READ_MODELS: tuple[ReadModel, ...] = (
     portraits,
     merges,
     changes,
+    audit,
 )
