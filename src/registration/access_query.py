@@ -61,7 +61,8 @@ SELECT at, id, actor, client, facility, operation, patient_id, purpose, break_gl
 _GAPS = """
 SELECT since, until, reason, lost FROM registration.access_log_gap
  WHERE (tenant IS NULL OR tenant = %(tenant)s)
-   AND until >= coalesce(%(since)s::timestamptz, '-infinity') AND since < coalesce(%(until)s::timestamptz, 'infinity')
+   AND until >= coalesce(%(since)s::timestamptz, '-infinity')
+   AND since < coalesce(%(until)s::timestamptz, 'infinity')
  ORDER BY since LIMIT %(most)s
 """
 

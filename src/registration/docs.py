@@ -230,12 +230,7 @@ def cli() -> str:
     """Return the reference of the commands: what ``--help`` prints."""
     group: Any = typer.main.get_command(program)
     top = _context(group, "registration")
-    parts = [f"## registration\n\n{_help(top)}"]
-    for name in sorted(group.commands):
-        command = group.commands[name]
-        if not command.hidden:
-            context = _context(command, name, parent=top)
-            parts.append(f"## registration {name}\n\n{_help(context)}")
+    parts = [f"## registration\n\n{_help(top)}", *_commands(group, top)]
     return _document(
         "The commands",
         "src/registration/commands/",
@@ -243,6 +238,17 @@ def cli() -> str:
         "command found something wrong and says what, 2 it could not do its work and says why.",
         *parts,
     )
+
+
+def _commands(group: Any, parent: Any) -> Iterator[str]:
+    """Yield the section of each command of a group, and of the commands below it."""
+    for name in sorted(group.commands):
+        command = group.commands[name]
+        if not command.hidden:
+            context = _context(command, name, parent=parent)
+            yield f"## {context.command_path}\n\n{_help(context)}"
+            if hasattr(command, "commands"):
+                yield from _commands(command, context)
 
 
 def _context(command: Any, name: str, **more: Any) -> Any:

@@ -1,9 +1,8 @@
 """For auditors: what was done (the log, filtered) and what was seen (the access log)."""
 
-from typing import Annotated, Any
+from typing import Annotated
 from uuid import UUID
 
-import orjson
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic.alias_generators import to_camel
@@ -17,11 +16,10 @@ from registration.api.openapi import problems
 from registration.api.reading import AggregateId, Page, from_view, instant, json_answer
 from registration.api.requests import Auditor, detached, saw, services
 from registration.api.wire_audit import AccessList, AuditedEvents
+from registration.audit_trail import shown_event, shown_read
 from registration.domain.errors import invalid, not_found
 from registration.domain.patient_resource import Patient
-from registration.domain.timeline import kind_of
 from registration.eventstore.mapper import TOPICS
-from registration.eventstore.records import RecordedEvent
 from registration.eventstore.store import LoadRequest
 from registration.projections.audit import NAME, AuditQuery, find_events
 
@@ -102,33 +100,14 @@ async def audit_events(
     with_data = Patient.READ_SCOPE in caller.scopes
     return json_answer(
         {
-            "items": [_event(event, found.subjects[event.stream_id], with_data) for event in shown],
+            "items": [
+                shown_event(event, found.subjects[event.stream_id], with_data=with_data)
+                for event in shown
+            ],
             "next": shown[-1].position if len(found.events) > query.limit else None,
             "position": found.position,
         }
     )
-
-
-def _event(recorded: RecordedEvent, patient_ids: tuple[UUID, ...], with_data: bool) -> Any:
-    meta = recorded.meta
-    shown = {
-        "position": recorded.position,
-        "streamId": recorded.stream_id,
-        "kind": kind_of(recorded.event).KIND.replace(" ", "_"),
-        "version": recorded.version,
-        "type": recorded.topic,
-        "at": recorded.recorded_at,
-        "actor": meta["actor"],
-        "client": meta.get("client"),
-        "facility": meta.get("facility"),
-        "operation": meta.get("operation"),
-        "clientMutationId": meta.get("clientMutationId"),
-        "supersedes": meta.get("supersedes"),
-        "fields": recorded.event.fields,
-        "patientIds": patient_ids,
-        "hash": recorded.hash.hex(),
-    }
-    return shown | {"data": orjson.Fragment(recorded.data)} if with_data else shown
 
 
 class PatientAccessSearch(Page):
@@ -210,23 +189,8 @@ async def _reads(
     last = shown[-1] if len(reads) > query.limit else None
     return json_answer(
         {
-            "items": [_read(read) for read in shown],
+            "items": [shown_read(read) for read in shown],
             "next": last and encode_cursor([last.at.isoformat(), str(last.id)]),
             "gaps": [gap._asdict() for gap in gaps],
         }
     )
-
-
-def _read(read: Accessed) -> dict[str, Any]:
-    return {
-        "at": read.at,
-        "actor": read.actor,
-        "client": read.client,
-        "facility": read.facility,
-        "operation": read.operation,
-        "patientId": read.patient_id,
-        "purpose": read.purpose,
-        "breakGlass": None if read.break_glass is None else {"reason": read.break_glass},
-        "requestId": read.request_id,
-        "status": read.status,
-    }

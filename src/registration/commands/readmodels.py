@@ -13,6 +13,7 @@ from registration.commands import CommandError, app
 from registration.commands.common import DatabaseUrl, DataDir, database, load_settings
 from registration.commands.progress import progress_bars
 from registration.memory import collect_seldom
+from registration.settings import Settings
 
 _YIELDING = 5
 
@@ -25,7 +26,8 @@ def project(
 ) -> None:
     """Keep the read models up to date, in a process of their own, until Ctrl-C or SIGTERM.
 
-    It also lets go of portraits whose retention date or consent has ended.
+    It also lets go of portraits whose retention date or consent has ended, and of reads that the
+    access log has kept for REGISTRATION_ACCESS_LOG_DAYS.
 
     `serve` starts one by itself unless REGISTRATION_PROJECTOR=false. A second one waits and takes
     over when the first ends.
@@ -37,7 +39,7 @@ def project(
         os.nice(_YIELDING)
     collect_seldom()
     with database(settings) as url:
-        asyncio.run(_run_until_stopped(url, settings.retention_interval))
+        asyncio.run(_run_until_stopped(url, settings))
 
 
 @app.command()
@@ -65,7 +67,7 @@ def rebuild(
     typer.echo(f"rebuilt {name or 'every read model'}")
 
 
-async def _run_until_stopped(url: str, retention_interval: float) -> None:
+async def _run_until_stopped(url: str, settings: Settings) -> None:
     """Run until SIGTERM or SIGINT; the batch at hand is finished."""
     from registration import retention
     from registration.projections import runner
@@ -76,7 +78,14 @@ async def _run_until_stopped(url: str, retention_interval: float) -> None:
         loop.add_signal_handler(signal_number, stop.set)
     async with asyncio.TaskGroup() as group:
         group.create_task(runner.run_forever(url, stop=stop))
-        group.create_task(retention.run_forever(url, interval=retention_interval, stop=stop))
+        group.create_task(
+            retention.run_forever(
+                url,
+                interval=settings.retention_interval,
+                stop=stop,
+                access_log_days=settings.access_log_days,
+            )
+        )
 
 
 def _stop_when_stdin_closes() -> None:

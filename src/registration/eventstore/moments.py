@@ -9,7 +9,7 @@ from datetime import datetime
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
-_BEFORE = """
+BEFORE = """
 WITH RECURSIVE halving (low, high) AS (
     SELECT 0::bigint, coalesce((SELECT h.position FROM registration.log_head AS h
                                  WHERE h.tenant = %(tenant)s), 0) + 1
@@ -24,10 +24,11 @@ WITH RECURSIVE halving (low, high) AS (
 )
 SELECT max(low) FROM halving
 """
+"""The position of the last event of ``tenant`` recorded before ``at``; 0 where there is none."""
 
 
 async def position_before(connection: AsyncConnection[TupleRow], tenant: str, at: datetime) -> int:
     """Return the position of the last event recorded before an instant; 0 where there is none."""
-    cursor = await connection.execute(_BEFORE, {"tenant": tenant, "at": at})
+    cursor = await connection.execute(BEFORE, {"tenant": tenant, "at": at})
     row = await cursor.fetchone()
     return row[0] if row else 0

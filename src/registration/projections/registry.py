@@ -14,6 +14,7 @@ from registration.projections import (
     encounters,
     extension_schemas,
     merges,
+    past,
     portraits,
     search,
 )
@@ -60,4 +61,5 @@ READ_MODELS: tuple[ReadModel, ...] = (
     merges,
     changes,
     audit,
+    past,
 )
