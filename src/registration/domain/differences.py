@@ -19,7 +19,7 @@ class Difference(NamedTuple):
 
 def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> set[str]:
     """Return the members in which two plain resources differ."""
-    return {name for name in one.keys() | other.keys() if one.get(name) != other.get(name)}
+    return {name for name in one.keys() | other.keys() if not _same(one.get(name), other.get(name))}
 
 
 def differences(
@@ -34,6 +34,17 @@ def differences(
     """
     for name in sorted(differing(before, after) - ignoring):
         yield from _within(f"/{_escaped(name)}", before.get(name), after.get(name))
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two JSON values are one; true is not 1, whatever Python says."""
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(_same(one[name], other[name]) for name in one)
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return bool(one == other)
 
 
 def _within(path: str, before: Any, after: Any) -> Iterator[Difference]:
@@ -51,7 +62,7 @@ def _within(path: str, before: Any, after: Any) -> Iterator[Difference]:
 
 
 def _entry(path: str, before: Any, after: Any) -> Iterator[Difference]:
-    if before == after:
+    if _same(before, after):
         return
     if before is None or after is None:
         yield Difference(path, before, after)
