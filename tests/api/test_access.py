@@ -174,6 +174,35 @@ def test_what_was_refused_showed_nothing(audited, service):
     assert audited.reads() == []
 
 
+def test_a_conflict_that_shows_the_record_is_a_read(audited):
+    desk = audited.desk
+    patient = desk.given_patient()
+    path = f"{place(patient)}/demographics"
+    succeeded(desk.patch(path, {"gender": "other"}, If_Match='"1"'))
+    told = problem(
+        desk.patch(path, {"gender": "male"}, If_Match='"1"'), 412, "OPTIMISTIC_LOCK_CONFLICT"
+    )
+    assert told["current"]["gender"] == "other"
+    opened = desk.post("/v1/encounters", {"patientId": patient["id"], "class": "AMB"})
+    moves = f"/v1/encounters/{succeeded(opened)['id']}/transitions"
+    succeeded(desk.post(moves, {"to": "arrived"}, If_Match='"1"'))
+    problem(desk.post(moves, {"to": "cancelled"}, If_Match='"1"'), 412, "OPTIMISTIC_LOCK_CONFLICT")
+    stale = {
+        "clientMutationId": str(new_id()),
+        "operation": "patient.update_demographics",
+        "aggregateId": patient["id"],
+        "baseVersion": 1,
+        "payload": {"gender": "male"},
+    }
+    pushed = desk.post("/v1/sync/push", {"clientId": "tablet-7", "mutations": [stale]})
+    assert succeeded(pushed)["results"][0]["problem"]["current"]["gender"] == "other"
+    assert [(read["operation"], read["status"]) for read in audited.who_saw(patient)] == [
+        ("sync.push", 200),
+        ("encounter.transition", 412),
+        ("patient.update_demographics", 412),
+    ]
+
+
 class TestBreakingTheGlass:
     def test_the_reason_is_recorded_counted_and_found(self, audited, service):
         patient = audited.desk.given_patient()

@@ -293,10 +293,11 @@ class TestSearchingThePast:
         patients = [desk.given_patient(names=[{"family": "Paged"}])["id"] for _ in range(5)]
         clock.ahead += MINUTE
         asked = {"name": "paged", "asOf": at(now(desk)), "limit": 2}
-        pages, cursor = [], None
+        pages: list[list[str]] = []
+        cursor = None
         while True:
-            more = {"cursor": cursor} if cursor else {}
-            page = succeeded(desk.get("/v1/patients", params=asked | more))
+            at_place = asked | ({"cursor": cursor} if cursor else {})
+            page = succeeded(desk.get("/v1/patients", params=at_place))
             pages.append([item["id"] for item in page["items"]])
             cursor = page["next"]
             if cursor is None:

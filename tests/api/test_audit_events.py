@@ -152,11 +152,11 @@ class TestFilters:
     @pytest.mark.parametrize("asked", [{}, {"actor": "desk-1"}, {"type": "patient.registered"}])
     @pytest.mark.parametrize("limit", [1, 2, 5])
     def test_pages_follow_each_other_without_gap_or_repetition(self, audited, log, asked, limit):
-        found, after = [], 0
-        while after is not None:
-            page = audited.page(limit=limit, after=after, **asked)
+        found: list[dict[str, Any]] = []
+        page: dict[str, Any] = {"next": 0}
+        while page["next"] is not None:
+            page = audited.page(limit=limit, after=page["next"], **asked)
             found += page["items"]
-            after = page["next"]
         assert found == audited.events(limit=200, **asked)
         assert len(found) > limit
 

@@ -41,11 +41,18 @@ from registration.api.commands import endpoint_of
 from registration.api.metrics import Metrics
 from registration.api.observe import Observed, stderr_log
 from registration.api.openapi import document
-from registration.api.problems import problem
+from registration.api.problems import PROBLEMS, problem
 from registration.api.pull import policy_of
 from registration.api.push import push
 from registration.api.reading import reader_of
-from registration.api.requests import Services, services, utc_now
+from registration.api.requests import (
+    Services,
+    note_read,
+    saw,
+    services,
+    subjects,
+    utc_now,
+)
 from registration.api.shortcut import Shortcut
 from registration.api.stopping import told_to_stop
 from registration.command import Refusal
@@ -235,6 +242,8 @@ def _answer(request: Request, error: DomainError, **headers: str) -> Response:
         position = services(request).store.reached(seen.tenant)
         if position is not None:
             headers["X-Log-Position"] = str(position)
+    if error.extra.get("current"):
+        _note_current(request, error)
     return problem(
         error.code,
         error.detail,
@@ -242,6 +251,12 @@ def _answer(request: Request, error: DomainError, **headers: str) -> Response:
         extra=error.extra,
         headers=headers,
     )
+
+
+def _note_current(request: Request, error: DomainError) -> None:
+    """Have it recorded that a refusal shows the record as it is now: nothing else tells of it."""
+    saw(request, subjects(error.extra["current"], request.path_params.get("id")))
+    note_read(request.scope, PROBLEMS[error.code].status)
 
 
 async def _refusal(request: Request, error: Any) -> Response:

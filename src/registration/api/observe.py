@@ -8,7 +8,7 @@ import asyncio
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 import orjson
@@ -19,6 +19,7 @@ from registration.api.auth import Caller
 from registration.api.metrics import Metrics
 from registration.api.problems import PROBLEMS, problem
 from registration.api.purpose import UNSTATED
+from registration.api.requests import note_read
 
 _NO_SNIFF = (b"x-content-type-options", b"nosniff")
 # Patient data may be kept by the caller's own cache, which asks each time (RFC 9111).
@@ -34,10 +35,10 @@ class Observation:
         "code",
         "faults",
         "limit",
-        "on_success",
         "operation",
         "reading",
         "request_id",
+        "shown",
         "status",
         "tenant",
         "why",
@@ -54,8 +55,12 @@ class Observation:
         self.limit: asyncio.Timeout
         self.caller: Caller | None = None
         self.why = UNSTATED
-        self.on_success: Callable[[int], None] | None = None
-        """Told the status of an answer that is a success, before any of it is sent."""
+        self.shown: Sequence[str | None] | None = None
+        """The patients whose data a success shows; recorded before any of it is sent.
+
+        Plain values: a callback that knows its request would be a cycle, and garbage that is only
+        found by looking for it costs a read twice its time.
+        """
 
 
 class Observed:
@@ -83,8 +88,8 @@ class Observed:
         async def observing_send(message: Message) -> None:
             if message["type"] == "http.response.start":
                 seen.status = status = message["status"]
-                if seen.on_success is not None and (status < 300 or status == 304):
-                    seen.on_success(status)
+                if seen.shown is not None and (status < 300 or status == 304):
+                    note_read(scope, status)
                 said = {name for name, _ in message["headers"]}
                 more = (header for header in common if header[0] not in said)
                 message["headers"] = [*message["headers"], *more]

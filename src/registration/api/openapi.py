@@ -13,7 +13,7 @@ from starlette.routing import BaseRoute
 
 from registration.api.command_table import COMMAND_ROUTES, IMAGES, CommandRoute
 from registration.api.problems import PROBLEM_JSON, PROBLEMS
-from registration.api.purpose import PARAMETERS
+from registration.api.purpose import PARAMETERS, SCHEMAS
 from registration.api.push import Push, QueuedMutation
 from registration.api.wire import Deceased, ProblemDetails, Receipt, Unmerged
 from registration.domain.aggregate import Aggregate
@@ -101,7 +101,7 @@ def document(app: FastAPI, queries: Iterable[BaseRoute]) -> dict[str, Any]:
         )
         components = made.setdefault("components", {})
         schemas = components.setdefault("schemas", {})
-        schemas.update(_schemas())
+        schemas.update(_schemas() | SCHEMAS)
         for unused in ("HTTPValidationError", "ValidationError"):
             schemas.pop(unused, None)
         components["securitySchemes"] = {

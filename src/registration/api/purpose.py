@@ -31,12 +31,19 @@ PURPOSES = frozenset(
 """The codes of HL7 v3 PurposeOfUse (in ActReason), as FHIR R4 lists them."""
 
 
+SCHEMAS = {
+    "PurposeOfUse": {
+        "type": "string",
+        "enum": sorted(PURPOSES),
+        "description": "A code of HL7 v3 PurposeOfUse.",
+    }
+}
 PARAMETERS = (
     {
         "name": "X-Purpose-Of-Use",
         "in": "header",
         "description": "Why the data is read (HL7 v3 PurposeOfUse), for the access log.",
-        "schema": {"type": "string", "enum": sorted(PURPOSES)},
+        "schema": {"$ref": "#/components/schemas/PurposeOfUse"},
     },
     {
         "name": "X-Break-Glass",

@@ -17,6 +17,7 @@ from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool
 from pydantic import ValidationError
 from starlette.requests import ClientDisconnect, Request
+from starlette.types import Scope
 
 from registration.access import AccessLog, Read
 from registration.api.auth import Authenticator, Caller
@@ -115,32 +116,41 @@ def saw(request: Request, patient_ids: Iterable[UUID | str]) -> None:
 
     Whoever shows nobody's says so too: what was asked for and not found is a read.
     """
-    seen, its = request.scope["observation"], services(request)
-    shown = tuple(dict.fromkeys(map(str, patient_ids))) or (None,)
+    request.scope["observation"].shown = tuple(dict.fromkeys(map(str, patient_ids))) or (None,)
 
-    def note(status: int) -> None:
-        caller, why = seen.caller, seen.why
-        if seen.operation == "unknown":
-            seen.operation = request.scope["route"].operation_id
-        its.access.note(
-            Read(
-                caller.tenant,
-                its.clock(),
-                caller.subject,
-                caller.client,
-                caller.facility,
-                seen.operation,
-                shown,
-                why.purpose,
-                why.break_glass,
-                seen.request_id,
-                status,
-            )
+
+def subjects(current: Mapping[str, Any], its_id: UUID | str | None) -> list[UUID | str]:
+    """Return the patients that a record shown with a refusal is about, by what it names.
+
+    A patient, and what is a part of one, names none: then it is the one that was asked for.
+    """
+    named = [current[m] for m in ("patientId", "survivorId", "retiredId") if m in current]
+    return named or ([] if its_id is None else [its_id])
+
+
+def note_read(scope: Scope, status: int) -> None:
+    """Put into the access log whom an answer shows, by what its observation says."""
+    seen, its = scope["observation"], scope["app"].state.services
+    caller, why = seen.caller, seen.why
+    if seen.operation == "unknown":
+        seen.operation = scope["route"].operation_id
+    its.access.note(
+        Read(
+            caller.tenant,
+            its.clock(),
+            caller.subject,
+            caller.client,
+            caller.facility,
+            seen.operation,
+            seen.shown,
+            why.purpose,
+            why.break_glass,
+            seen.request_id,
+            status,
         )
-        if why.break_glass is not None:
-            its.metrics.broke_glass()
-
-    seen.on_success = note
+    )
+    if why.break_glass is not None:
+        its.metrics.broke_glass()
 
 
 def context_of(caller: Caller, services: Services) -> Context:
