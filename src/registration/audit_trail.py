@@ -2,6 +2,7 @@
 
 import heapq
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -12,7 +13,6 @@ import psycopg
 
 from registration.access_query import Accessed
 from registration.domain.timeline import kind_of, patients_of
-from registration.eventstore.mapper import decode
 from registration.eventstore.moments import BEFORE
 from registration.eventstore.records import RecordedEvent
 from registration.fhir_audit import change_event, read_event
@@ -49,7 +49,7 @@ def shown_event(
     shown = {
         "position": recorded.position,
         "streamId": recorded.stream_id,
-        "kind": kind_of(recorded.event).KIND.replace(" ", "_"),
+        "kind": _kind(recorded),
         "version": recorded.version,
         "type": recorded.topic,
         "at": recorded.recorded_at,
@@ -59,11 +59,18 @@ def shown_event(
         "operation": meta.get("operation"),
         "clientMutationId": meta.get("clientMutationId"),
         "supersedes": meta.get("supersedes"),
-        "fields": recorded.event.fields,
+        "fields": [] if recorded.known is None else recorded.known.fields,
         "patientIds": patient_ids,
         "hash": recorded.hash.hex(),
     }
     return shown | {"data": orjson.Fragment(recorded.data)} if with_data else shown
+
+
+def _kind(recorded: RecordedEvent) -> str:
+    """Return what kind of stream an event is of; one that nobody knows by its topic."""
+    if recorded.known is None:
+        return recorded.topic.partition(".")[0]
+    return kind_of(recorded.known).KIND.replace(" ", "_")
 
 
 def shown_read(read: Accessed) -> dict[str, Any]:
@@ -134,7 +141,8 @@ def _changes(
     ).fetchall():
         for row in rows:
             recorded = RecordedEvent(*row[:9])
-            yield recorded.recorded_at, Change(recorded, patients_of(row[2], decode(*row[9:])))
+            first = replace(recorded, topic=row[9], data=row[10])
+            yield recorded.recorded_at, Change(recorded, patients_of(row[2], first.known))
         after = rows[-1][1]
 
 

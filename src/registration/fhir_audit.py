@@ -147,13 +147,16 @@ def _patient(patient_id: UUID) -> dict[str, Any]:
 
 def _other_record(recorded: RecordedEvent) -> Iterator[dict[str, Any]]:
     """Yield what was changed where that is no patient: an encounter, or what FHIR has not."""
-    kind = kind_of(recorded.event)
+    kind = None if recorded.known is None else kind_of(recorded.known)
     if kind is Encounter:
         what: dict[str, Any] = {"reference": f"Encounter/{recorded.stream_id}"}
         yield {"what": what, "type": _OBJECT, "role": _DOMAIN_RESOURCE}
     elif kind is not Patient:
         name = {"system": "urn:ietf:rfc:3986", "value": f"urn:uuid:{recorded.stream_id}"}
-        yield {"what": {"identifier": name, "display": kind.KIND}, "type": _OBJECT}
+        yield {
+            "what": {"identifier": name, "display": kind.KIND if kind else recorded.topic},
+            "type": _OBJECT,
+        }
 
 
 def _details(values: dict[str, str | None]) -> list[dict[str, str]]:

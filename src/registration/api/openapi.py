@@ -165,7 +165,13 @@ def _settle(operation: dict[str, Any], *, secured: bool, reads: bool) -> None:
         operation.setdefault("parameters", []).extend(PARAMETERS)
     if secured:
         operation["security"] = [{"bearer": []}]
-        common = problems("UNAUTHENTICATED", "TOO_MANY_REQUESTS", "INTERNAL_ERROR", "UNAVAILABLE")
+        common = problems(
+            "MALFORMED_REQUEST",
+            "UNAUTHENTICATED",
+            "TOO_MANY_REQUESTS",
+            "INTERNAL_ERROR",
+            "UNAVAILABLE",
+        )
         for status, response in common.items():
             operation["responses"].setdefault(str(status), response)
 
@@ -382,6 +388,7 @@ def _get_one(path: str, kind: type[Aggregate[Any]], model: type[BaseModel]) -> d
         "responses": responses
         | _keyed(
             problems(
+                "MALFORMED_REQUEST",
                 "UNAUTHENTICATED",
                 "FORBIDDEN",
                 "NOT_FOUND",

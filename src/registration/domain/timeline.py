@@ -51,8 +51,8 @@ def steps(
             before = now
 
 
-def patients_of(stream_id: UUID, first: events.Event) -> tuple[UUID, ...]:
-    """Return the patients that a stream is about, by its first event."""
+def patients_of(stream_id: UUID, first: events.Event | None) -> tuple[UUID, ...]:
+    """Return the patients that a stream is about, by its first event; of ``None`` nobody knows."""
     match first:
         case events.PatientEvent():
             return (stream_id,)

@@ -84,12 +84,12 @@ async def subjects_of(
 ) -> dict[UUID, tuple[UUID, ...]]:
     """Return the patients that each stream is about, by the first event of each.
 
-    ``events`` are of one tenant.
+    ``events`` are of one tenant. Those that this program is too old to know are found all the same.
     """
     found: dict[UUID, tuple[UUID, ...]] = {}
     for recorded in events:
         its_id = recorded.stream_id
-        if its_id not in found and (of := patients_of(its_id, recorded.event)):
+        if its_id not in found and (of := patients_of(its_id, recorded.known)):
             found[its_id] = of
     missing = {recorded.stream_id for recorded in events} - found.keys()
     if missing:
@@ -98,7 +98,7 @@ async def subjects_of(
         )
         for row in await cursor.fetchall():
             first = RecordedEvent(*row)
-            found[first.stream_id] = patients_of(first.stream_id, first.event)
+            found[first.stream_id] = patients_of(first.stream_id, first.known)
     return found
 
 
