@@ -1,4 +1,4 @@
-"""The job that lets portraits go: those whose time or consent has ended, and bytes left behind.
+"""The job that lets go of what is past its time: portraits, bytes left behind, and old reads.
 
 A portrait that is due is not shown from that very instant, whether this job has run or not. The
 job makes it final: an event in the patient's history says so, and the bytes are deleted.
@@ -77,17 +77,44 @@ async def sweep(url: str, clock: Callable[[], datetime] | None = None) -> Swept:
         await pool.close()
 
 
-async def run_forever(url: str, *, interval: float, stop: asyncio.Event) -> None:
+async def run_forever(
+    url: str, *, interval: float, stop: asyncio.Event, access_log_days: int | None = None
+) -> None:
     """Sweep every ``interval`` seconds until ``stop`` is set; gets over a database that is away."""
     while not stop.is_set():
         try:
             swept = await sweep(url)
+            if access_log_days is not None:
+                before = datetime.now(UTC) - timedelta(days=access_log_days)
+                forgotten = await forget_reads(url, before)
+                if forgotten:
+                    log.info("reads that the access log lets go: %d", forgotten)
             if any(swept):
                 log.info("portraits let go: %d, pictures deleted: %d, left: %d", *swept)
         except (psycopg.OperationalError, PoolTimeout, StoreUnavailableError) as error:
             log.warning("the retention job could not run: %s", type(error).__name__)
         with suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), interval)
+
+
+async def forget_reads(url: str, before: datetime) -> int:
+    """Delete what the access log and its gaps hold of before an instant; returns how many reads."""
+    deleted = 0
+    async with await database.connect(url, name="retention") as connection:
+        await connection.execute("DELETE FROM access_log_gap WHERE until < %s", (before,))
+        while True:
+            # by parts, so that none holds its locks for long
+            cursor = await connection.execute(_FORGET_READS, (before, MOST_AT_ONCE))
+            deleted += cursor.rowcount
+            if cursor.rowcount < MOST_AT_ONCE:
+                return deleted
+
+
+_FORGET_READS = """
+DELETE FROM access_log WHERE ctid = ANY(ARRAY(
+    SELECT ctid FROM access_log WHERE at < %s LIMIT %s
+))
+"""
 
 
 class _Sweep:

@@ -124,6 +124,20 @@ class Settings(BaseSettings):
         le=86400,
         description="Seconds between two checkpoints. A log that did not grow gets none.",
     )
+    access_log_queue: int = Field(
+        50_000,
+        ge=1_000,
+        le=10_000_000,
+        description="Reads of patient data that one process holds in memory until they are "
+        "written to the access log; further ones are counted as lost. It takes a database that is "
+        "away to fill it.",
+    )
+    access_log_days: int | None = Field(
+        None,
+        ge=1,
+        le=73_000,
+        description="Days for which the access log keeps a read. Unset: for good.",
+    )
     mpi_four_eyes: bool = Field(
         default=True,
         description="Whether a merge needs two people: who proposed it cannot approve it.",

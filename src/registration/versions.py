@@ -5,12 +5,13 @@ Stale means: an event after that version touches what the command touches (the c
 surprise to it: a mutation that says ``afterMutation`` was made with those changes on the screen.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from registration.command import Attempt, Beside
 from registration.domain.aggregate import Aggregate, Part, Stamp, changes_of
 from registration.domain.contract import Operation, Policy
+from registration.domain.differences import ABOUT_AN_ENTRY, differing
 from registration.domain.errors import DomainError
 from registration.domain.events import Event
 from registration.domain.handlers import HANDLERS
@@ -176,12 +177,12 @@ def _differences(
     yours = _plain(attempt, before)
     if attempt.handler.part is not None:
         at_stake = base.keys() | theirs.keys()
-    at_stake |= {name for name in base.keys() | yours.keys() if base.get(name) != yours.get(name)}
-    return _compared(sorted(at_stake - before.ABOUT - _ABOUT_A_PART), base, theirs, yours)
+    at_stake |= differing(base, yours)
+    return _compared(at_stake - before.ABOUT - ABOUT_AN_ENTRY, base, theirs, yours)
 
 
 def _compared(
-    names: Iterable[str],
+    names: set[str],
     base: Mapping[str, Any],
     theirs: Mapping[str, Any],
     yours: Mapping[str, Any],
@@ -193,8 +194,7 @@ def _compared(
             "theirs": theirs.get(name),
             "yours": yours.get(name),
         }
-        for name in names
-        if theirs.get(name) != yours.get(name)
+        for name in sorted(names & differing(theirs, yours))
     ]
 
 
@@ -216,11 +216,7 @@ def intent_beside(
     except DomainError:
         return []  # what was wanted makes no sense on the retired record either
     yours = intended.plain()
-    changed = {name for name in base.keys() | yours.keys() if base.get(name) != yours.get(name)}
-    return _compared(sorted(changed - retired.ABOUT), base, survivor.plain(), yours)
-
-
-_ABOUT_A_PART = frozenset({"version", "recordedAt", "recordedBy"})
+    return _compared(differing(base, yours) - retired.ABOUT, base, survivor.plain(), yours)
 
 
 def _plain(attempt: Attempt, seen: Aggregate[Any]) -> dict[str, Any]:

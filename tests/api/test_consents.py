@@ -126,7 +126,7 @@ class TestTwoPeople:
 class TestAtAnInstant:
     def at(self, desk: Desk, patient: dict[str, Any], moment: datetime) -> Any:
         path = f"{place(patient)}/consents"
-        found = succeeded(desk.get(path, params={"at": moment.isoformat()}))["items"]
+        found = succeeded(desk.get(path, params={"validAt": moment.isoformat()}))["items"]
         return [(said["decision"], said["inForce"]) for said in found]
 
     def test_it_is_in_force_while_it_is_valid(self, desk: Desk) -> None:

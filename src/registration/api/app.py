@@ -20,7 +20,9 @@ from starlette.routing import Match, Route
 from starlette.types import ASGIApp
 
 from registration import __version__
+from registration.access import AccessLog
 from registration.api import (
+    audit,
     audit_log,
     candidates,
     consents,
@@ -35,6 +37,7 @@ from registration.api import (
     report_page,
     reports,
     sync,
+    timeline,
     vital_status,
 )
 from registration.api.auth import Authenticator
@@ -43,11 +46,18 @@ from registration.api.commands import endpoint_of
 from registration.api.metrics import Metrics
 from registration.api.observe import Observed, stderr_log
 from registration.api.openapi import document
-from registration.api.problems import problem
+from registration.api.problems import PROBLEMS, problem
 from registration.api.pull import policy_of
 from registration.api.push import push
 from registration.api.reading import reader_of
-from registration.api.requests import Services, services, utc_now
+from registration.api.requests import (
+    Services,
+    note_read,
+    saw,
+    services,
+    subjects,
+    utc_now,
+)
 from registration.api.shortcut import Shortcut
 from registration.api.stopping import told_to_stop
 from registration.command import Refusal
@@ -122,7 +132,8 @@ def _hot_routes() -> list[Route]:
 
 _PARTS = (
     *(patients, consents, portraits, extensions, encounters),
-    *(matching, candidates, merges, sync, reports, report_page, audit_log, operations),
+    *(matching, candidates, merges, sync, reports, report_page),
+    *(timeline, audit, audit_log, operations),
 )
 
 
@@ -169,8 +180,10 @@ def _lifespan(settings: Settings, clock: Callable[[], datetime] | None) -> Any:
             clock=clock,
         )
         views = database.pool(url, name="views", size=8)
+        access = AccessLog(url, most=settings.access_log_queue, lost=app.state.metrics.lost_reads)
         await store.open()
         await views.open()
+        await access.open()
         gate, positions, devices = Gate(store), Positions(views), Devices(views)
         app.state.services = Services(
             settings,
@@ -185,6 +198,7 @@ def _lifespan(settings: Settings, clock: Callable[[], datetime] | None) -> Any:
             positions,
             app.state.metrics,
             policy_of(settings),
+            access,
         )
         app.openapi()
         tidying = asyncio.create_task(_tidy(store))
@@ -195,6 +209,7 @@ def _lifespan(settings: Settings, clock: Callable[[], datetime] | None) -> Any:
         finally:
             tidying.cancel()
             await devices.close()
+            await access.close()
             await store.close()
             await views.close()
 
@@ -230,6 +245,8 @@ def _answer(request: Request, error: DomainError, **headers: str) -> Response:
         position = services(request).store.reached(seen.tenant)
         if position is not None:
             headers["X-Log-Position"] = str(position)
+    if error.extra.get("current"):
+        _note_current(request, error)
     return problem(
         error.code,
         error.detail,
@@ -237,6 +254,12 @@ def _answer(request: Request, error: DomainError, **headers: str) -> Response:
         extra=error.extra,
         headers=headers,
     )
+
+
+def _note_current(request: Request, error: DomainError) -> None:
+    """Have it recorded that a refusal shows the record as it is now: nothing else tells of it."""
+    saw(request, subjects(error.extra["current"], request.path_params.get("id")))
+    note_read(request.scope, PROBLEMS[error.code].status)
 
 
 async def _refusal(request: Request, error: Any) -> Response:

@@ -39,6 +39,7 @@ from registration.api.requests import (
     context_of,
     path_id,
     read_body,
+    saw,
     services,
 )
 from registration.command import require_scope
@@ -105,6 +106,7 @@ async def list_candidates(
         request, NAME, caller.tenant, query.min_position, lambda view: candidates(view, asked)
     )
     page = found[: query.limit]
+    saw(request, (its_id for each in page for its_id in (each.one.id, each.other.id)))
     return json_answer(
         {
             "items": [each.shown() for each in page],
@@ -198,6 +200,7 @@ async def get_candidate(
         )
         shown["records"] = [orjson.Fragment(each.encoded()) for each in (left, right)]
         shown["differences"] = decided.differences(left.plain(), right.plain())
+    saw(request, (found.one.id, found.other.id))
     return json_answer(shown)
 
 

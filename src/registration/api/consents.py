@@ -26,9 +26,12 @@ from registration.domain.resources import Consent
 
 router = APIRouter(tags=["consents"])
 
-At = Annotated[
+AsOf = Annotated[
+    str | None, Query(alias="asOf", description="What was known then: recorded by this instant")
+]
+ValidAt = Annotated[
     str | None,
-    Query(description="The decisions that hold at this instant, as is known now; now, if absent"),
+    Query(alias="validAt", description="What held then; at asOf, or now, if absent"),
 ]
 Flag = Annotated[str, Path(alias="flag", max_length=64)]
 _PROBLEMS = problems("FORBIDDEN", "NOT_FOUND", "VALIDATION_FAILED")
@@ -55,22 +58,30 @@ async def flags(request: Request, _caller: AnyCaller) -> dict[str, Any]:
     responses=_PROBLEMS,
 )
 async def consents(
-    request: Request, caller: Reader, patient_id: AggregateId, at: At = None
+    request: Request,
+    caller: Reader,
+    patient_id: AggregateId,
+    as_of: AsOf = None,
+    valid_at: ValidAt = None,
 ) -> Response:
     """Return for each flag the decision that holds at an instant; flags that have none are absent.
 
     A decision holds from its ``validFrom``, or from when it was recorded; of those that have begun
     the one recorded last holds. ``inForce`` says whether that is a consent, not yet run out.
+    ``asOf`` leaves out what was recorded later: what a form that came in since changed is not
+    known then.
     """
-    moment = instant(at, "/at") or services(request).clock()
-    patient = await loaded_aggregate(request, caller, Patient, patient_id)
+    known = instant(as_of, "/asOf")
+    moment = instant(valid_at, "/validAt") or known or services(request).clock()
+    patient = await loaded_aggregate(request, caller, Patient, patient_id, known)
     shown = [
         _shown(request, said, decisions, moment)
         for decisions in patient.state.consents.values()
         if (said := last_begun(decisions, moment)) is not None
     ]
     return json_answer(
-        {"items": shown, "at": moment, "next": None}, {"ETag": f'"{patient.version}"'}
+        {"items": shown, "asOf": known, "validAt": moment, "next": None},
+        {"ETag": f'"{patient.version}"'},
     )
 
 

@@ -26,7 +26,7 @@ from registration.api.reading import (
     instant,
     json_answer,
 )
-from registration.api.requests import AnyCaller, EncounterReader, services
+from registration.api.requests import AnyCaller, EncounterReader, saw, services
 from registration.api.wire import EncounterBoard, EncounterList, History, StateMachine
 from registration.domain.encounter import INITIAL, STATUSES, TERMINAL, TRANSITIONS, Encounter
 from registration.domain.errors import invalid
@@ -159,9 +159,11 @@ async def encounters(
         query.min_position,
         lambda view: list_encounters(view, asked),
     )
+    items = [shown(*row[2:]) for row in rows[: query.limit]]
+    saw(request, (item["patientId"] for item in items))
     return json_answer(
         {
-            "items": [shown(*row[2:]) for row in rows[: query.limit]],
+            "items": items,
             "next": next_place(rows, query.limit),
         }
     )
@@ -217,6 +219,11 @@ async def encounter_board(
     found = await from_view(
         request, NAME, caller.tenant, query.min_position, lambda view: board(view, asked)
     )
+    items = [
+        {**shown(document, current), "waitingSeconds": waited, "staySeconds": stayed}
+        for _, _, document, current, waited, stayed in found.items[: query.limit]
+    ]
+    saw(request, (item["patientId"] for item in items))
     return json_answer(
         {
             "day": day,
@@ -229,10 +236,7 @@ async def encounter_board(
                 }
                 for status, count, longest, median in found.counts
             },
-            "items": [
-                {**shown(document, current), "waitingSeconds": waited, "staySeconds": stayed}
-                for _, _, document, current, waited, stayed in found.items[: query.limit]
-            ],
+            "items": items,
             "next": next_place(found.items, query.limit),
         }
     )

@@ -79,6 +79,8 @@ async def match(
         page.min_position,
         lambda view: near(view, caller.tenant, keys),
     )
+    matches = best(record, found, page.limit)
+    saw(request, (each.id for each, _ in matches))
     return json_answer(
         {
             "items": [
@@ -92,7 +94,7 @@ async def match(
                     "birthDate": each.birth_date,
                     "gender": each.gender,
                 }
-                for each, made in best(record, found, page.limit)
+                for each, made in matches
             ]
         }
     )

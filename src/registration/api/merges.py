@@ -30,7 +30,7 @@ from registration.api.reading import (
     json_answer,
     loaded_aggregate,
 )
-from registration.api.requests import IndexReader, context_of, services
+from registration.api.requests import IndexReader, context_of, saw, services
 from registration.api.wire import History, MergeList, MergePreview, ReviewList
 from registration.domain.aggregate import Aggregate, Recorded
 from registration.domain.errors import DomainError
@@ -86,7 +86,8 @@ async def merges(
     rows = await from_view(
         request, NAME, caller.tenant, query.min_position, lambda view: list_merges(view, asked)
     )
-    items = [orjson.Fragment(document) for _, _, document in rows[: query.limit]]
+    items = [orjson.loads(document) for _, _, document in rows[: query.limit]]
+    saw(request, (item[role] for item in items for role in ("survivorId", "retiredId")))
     return json_answer({"items": items, "next": next_place(rows, query.limit)})
 
 

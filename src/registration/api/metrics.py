@@ -62,6 +62,21 @@ class Metrics:
             name: Gauge(f"registration_{name}", text, registry=self.registry)
             for name, text in _LOGS.items()
         }
+        self._lost = Counter(
+            "registration_access_log_lost_total",
+            "Reads of patient data that the access log could not take.",
+            registry=self.registry,
+        )
+        self._broken_glass = Counter(
+            "registration_break_glass_total",
+            "Answers with patient data to requests that said X-Break-Glass.",
+            registry=self.registry,
+        )
+        self._reads = Gauge(
+            "registration_access_log_queue",
+            "Reads of patient data that are not written yet.",
+            registry=self.registry,
+        )
         self._children: dict[tuple[str, int], tuple[Any, Any]] = {}
 
     def request(self, operation: str, status: int, seconds: float) -> None:
@@ -79,11 +94,25 @@ class Metrics:
         """Count one mutation of a push."""
         self._mutations.labels(operation, status).inc()
 
+    def lost_reads(self, count: int) -> None:
+        """Count reads that were not recorded."""
+        self._lost.inc(count)
+
+    def broke_glass(self) -> None:
+        """Count one answer to whoever broke the glass."""
+        self._broken_glass.inc()
+
     def render(
-        self, *, queued: int, read_models: Iterable[Mapping[str, Any]], logs: Summary | None
+        self,
+        *,
+        queued: int,
+        unwritten: int,
+        read_models: Iterable[Mapping[str, Any]],
+        logs: Summary | None,
     ) -> bytes:
         """Return the page; ``read_models`` are rows with name, behind and deadLetters."""
         self._queue.set(queued)
+        self._reads.set(unwritten)
         for row in read_models:
             self._behind.labels(row["name"]).set(row["behind"])
             self._parked.labels(row["name"]).set(row["deadLetters"])

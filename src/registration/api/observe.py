@@ -8,15 +8,18 @@ import asyncio
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 import orjson
 import uuid_utils.compat as uuids
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from registration.api.auth import Caller
 from registration.api.metrics import Metrics
 from registration.api.problems import PROBLEMS, problem
+from registration.api.purpose import UNSTATED
+from registration.api.requests import note_read
 
 _NO_SNIFF = (b"x-content-type-options", b"nosniff")
 # Patient data may be kept by the caller's own cache, which asks each time (RFC 9111).
@@ -28,14 +31,17 @@ class Observation:
     """What is to be told of one request; the endpoints fill it in as they learn it."""
 
     __slots__ = (
+        "caller",
         "code",
         "faults",
         "limit",
         "operation",
         "reading",
         "request_id",
+        "shown",
         "status",
         "tenant",
+        "why",
     )
 
     def __init__(self, request_id: str) -> None:
@@ -47,6 +53,14 @@ class Observation:
         self.reading = False
         self.faults: list[Exception] = []
         self.limit: asyncio.Timeout
+        self.caller: Caller | None = None
+        self.why = UNSTATED
+        self.shown: Sequence[str | None] | None = None
+        """The patients whose data a success shows; recorded before any of it is sent.
+
+        Plain values: a callback that knows its request would be a cycle, and garbage that is only
+        found by looking for it costs a read twice its time.
+        """
 
 
 class Observed:
@@ -73,7 +87,9 @@ class Observed:
 
         async def observing_send(message: Message) -> None:
             if message["type"] == "http.response.start":
-                seen.status = message["status"]
+                seen.status = status = message["status"]
+                if seen.shown is not None and (status < 300 or status == 304):
+                    note_read(scope, status)
                 said = {name for name, _ in message["headers"]}
                 more = (header for header in common if header[0] not in said)
                 message["headers"] = [*message["headers"], *more]

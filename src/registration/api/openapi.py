@@ -14,6 +14,7 @@ from starlette.routing import BaseRoute
 from registration.api.command_table import COMMAND_ROUTES, IMAGES, CommandRoute
 from registration.api.mpi_wire import MatchQuery
 from registration.api.problems import PROBLEM_JSON, PROBLEMS
+from registration.api.purpose import PARAMETERS, SCHEMAS
 from registration.api.push import Push, QueuedMutation
 from registration.api.wire import Deceased, ProblemDetails, Receipt, ShownEncounter, Unmerged
 from registration.domain.aggregate import Aggregate
@@ -104,15 +105,15 @@ def document(app: FastAPI, queries: Iterable[BaseRoute]) -> dict[str, Any]:
         )
         components = made.setdefault("components", {})
         schemas = components.setdefault("schemas", {})
-        schemas.update(_schemas())
+        schemas.update(_schemas() | SCHEMAS)
         for unused in ("HTTPValidationError", "ValidationError"):
             schemas.pop(unused, None)
         components["securitySchemes"] = {
             "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
         }
         for path, item in made["paths"].items():
-            for operation in item.values():
-                _settle(operation, secured=path.startswith("/v1/"))
+            for method, operation in item.items():
+                _settle(operation, secured=path.startswith("/v1/"), reads=method == "get")
         for query in queries:
             if isinstance(query, APIRoute) and query.path.startswith("/v1/"):
                 for method in query.methods or ():
@@ -156,14 +157,22 @@ def _schemas() -> dict[str, Any]:
     return found
 
 
-def _settle(operation: dict[str, Any], *, secured: bool) -> None:
+def _settle(operation: dict[str, Any], *, secured: bool, reads: bool) -> None:
     """FastAPI declares a 422 of its own shape; ours are problems, and declared by hand."""
     declared = operation.get("responses", {}).get("422", {}).get("content", {})
     if "application/json" in declared:
         operation["responses"]["422"] = problems("VALIDATION_FAILED")[422]
+    if secured and reads:
+        operation.setdefault("parameters", []).extend(PARAMETERS)
     if secured:
         operation["security"] = [{"bearer": []}]
-        common = problems("UNAUTHENTICATED", "TOO_MANY_REQUESTS", "INTERNAL_ERROR", "UNAVAILABLE")
+        common = problems(
+            "MALFORMED_REQUEST",
+            "UNAUTHENTICATED",
+            "TOO_MANY_REQUESTS",
+            "INTERNAL_ERROR",
+            "UNAVAILABLE",
+        )
         for status, response in common.items():
             operation["responses"].setdefault(str(status), response)
 
@@ -340,6 +349,13 @@ def _query(name: str, schema: dict[str, Any], description: str) -> dict[str, Any
     return {"name": name, "in": "query", "schema": schema, "description": description}
 
 
+_INSTANT = {"type": "string", "format": "date-time"}
+_VALID_AT = (
+    "With what held at this instant, of what is known (now, or at asOf): a patient's death and "
+    "consents, an encounter's status."
+)
+
+
 def _get_one(path: str, kind: type[Aggregate[Any]], model: type[BaseModel]) -> dict[str, Any]:
     what = kind.KIND
     responses = _success(made=False, model=model)
@@ -356,11 +372,8 @@ def _get_one(path: str, kind: type[Aggregate[Any]], model: type[BaseModel]) -> d
         "security": [{"bearer": []}],
         "parameters": [
             *_parameters(path),
-            _query(
-                "asOf",
-                {"type": "string", "format": "date-time"},
-                "As recorded at this instant.",
-            ),
+            _query("asOf", _INSTANT, "As it was known at this instant: by when it was recorded."),
+            *([_query("validAt", _INSTANT, _VALID_AT)] if kind.HAS_VALIDITY else ()),
             _query(
                 "version",
                 {"type": "integer", "minimum": 1, "maximum": 999999999},
@@ -372,10 +385,12 @@ def _get_one(path: str, kind: type[Aggregate[Any]], model: type[BaseModel]) -> d
                 "A position that the answer must include; 503 where the log is not there.",
             ),
             _header("If-None-Match", "Versions you have.", {"type": "string"}, required=False),
+            *PARAMETERS,
         ],
         "responses": responses
         | _keyed(
             problems(
+                "MALFORMED_REQUEST",
                 "UNAUTHENTICATED",
                 "FORBIDDEN",
                 "NOT_FOUND",

@@ -65,9 +65,13 @@ async def readyz(request: Request) -> Response:
 async def metrics(request: Request) -> Response:
     """Return this process's measurements and how far the read models are."""
     measured: Metrics = request.app.state.metrics
+    its = services(request)
     read_models, logs = await _looked_up(request) or ([], None)
     page = measured.render(
-        queued=services(request).store.queued, read_models=read_models, logs=logs
+        queued=its.store.queued,
+        unwritten=len(its.access),
+        read_models=read_models,
+        logs=logs,
     )
     return Response(page, media_type="text/plain; version=0.0.4; charset=utf-8")
 

@@ -326,7 +326,7 @@ def _code(text: str) -> Markup:
 
 
 def rendered(template: str, **values: Any) -> str:
-    """Return a page made from one of the templates."""
+    """Return a template with these values, each escaped; a value that is missing is an error."""
     return _ENVIRONMENT.get_template(template).render(values)
 
 

@@ -10,16 +10,18 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from registration.api.openapi import problems
+from registration.api.past_search import search_past
 from registration.api.reading import (
     AggregateId,
     Page,
     from_view,
     history_of,
+    instant,
     json_answer,
     loaded_aggregate,
     versioned,
 )
-from registration.api.requests import Reader
+from registration.api.requests import Reader, saw
 from registration.api.wire import FoundPatients, History
 from registration.domain.errors import not_found
 from registration.domain.patient_resource import Patient
@@ -115,6 +117,13 @@ class PatientSearch(Page):
     facility: Annotated[str | None, Field(max_length=64)] = None
     fuzzy: bool = False
     include_inactive: bool = False
+    as_of: Annotated[
+        str | None,
+        Field(
+            description="As patients were known at this instant; by a name, in whole words, or an "
+            "identifier"
+        ),
+    ] = None
 
 
 @router.get(
@@ -130,8 +139,14 @@ class PatientSearch(Page):
 async def search_patients(
     request: Request, caller: Reader, query: Annotated[PatientSearch, Query()]
 ) -> Response:
-    """Search the read model; ``minPosition`` makes it include what the caller wrote."""
-    asked = SearchQuery(**query.model_dump(exclude={"min_position"}))
+    """Search the read model; ``minPosition`` makes it include what the caller wrote.
+
+    With `asOf` the answer is who met the criteria then, each as it was known then, by their ids.
+    """
+    asked = SearchQuery(**query.model_dump(exclude={"min_position", "as_of"}))
+    as_of = instant(query.as_of, "/asOf")
+    if as_of is not None:
+        return await search_past(request, caller, asked, as_of)
     page = await from_view(
         request,
         NAME,
@@ -139,4 +154,5 @@ async def search_patients(
         query.min_position,
         lambda view: search(view, caller.tenant, asked),
     )
+    saw(request, (item["id"] for item in page.items))
     return json_answer({"items": page.items, "next": page.next})

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import datetime
 from hashlib import sha256
 from typing import Annotated, Any, NamedTuple
@@ -25,10 +25,10 @@ from registration.api.auth import Caller
 from registration.api.compression import compressed
 from registration.api.cursors import decode_cursor, encode_cursor
 from registration.api.reading import from_view
-from registration.api.requests import services
+from registration.api.requests import saw, services
 from registration.domain.contract import table
 from registration.domain.errors import DomainError, invalid
-from registration.projections.changes import KINDS, NAME, Changes, ChangesQuery, changes
+from registration.projections.changes import KINDS, NAME, Change, Changes, ChangesQuery, changes
 from registration.settings import Settings
 from registration.sync.positions import Positions
 
@@ -106,6 +106,7 @@ async def page(request: Request, caller: Caller, query: PullQuery) -> Response:
     )
     if cursor is not None:
         _insist_on_the_same_log(cursor, found)
+    saw(request, _patients(found.items))
     return _answer(request, asked, found, cursor)
 
 
@@ -156,6 +157,15 @@ def _answer(
         },
         {"X-Log-Position": str(found.position)},
     )
+
+
+def _patients(items: Sequence[Change]) -> Iterator[UUID | str]:
+    """Yield whose data a page shows; what left the scope shows none."""
+    for item in items:
+        if item.kind == "patient" and item.body is not None:
+            yield item.id
+        elif item.kind == "encounter" and item.body is not None:
+            yield orjson.loads(item.body)["patientId"]
 
 
 def _insist_on_the_same_log(cursor: _Cursor, found: Changes) -> None:

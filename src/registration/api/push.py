@@ -3,7 +3,7 @@
 import asyncio
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -23,7 +23,9 @@ from registration.api.requests import (
     context_of,
     mutation_id,
     read_body,
+    saw,
     services,
+    subjects,
 )
 from registration.command import Command, require_scope
 from registration.domain.commands import KEY, LONGEST_NAME
@@ -105,6 +107,8 @@ async def _push(request: Request, its: Services, caller: Caller) -> Response:
     its.devices.pushed(context, results, context.now)
     for result in results:
         its.metrics.mutation(result.mutation.operation or "unknown", result.status)
+    if patient_ids := _seen(results):
+        saw(request, patient_ids)
     position = max(
         its.store.reached(caller.tenant) or 0, *(result.position for result in results), 0
     ) or await its.store.head(caller.tenant)
@@ -265,6 +269,16 @@ def _entry(handler: Handler, said: str | None) -> UUID | str | None:
     found = _uuid_or_none(said)
     if found is None:
         raise invalid("/entry", "is not a UUID")
+    return found
+
+
+def _seen(results: Iterable[Result]) -> list[UUID | str]:
+    """Return the patients whose records stand in conflicts, as they are now."""
+    found: list[UUID | str] = []
+    for result in results:
+        current = {} if result.error is None else result.error.extra.get("current")
+        if current:
+            found += subjects(current, result.mutation.aggregate_id)
     return found
 
 

@@ -1,7 +1,8 @@
 """Reading an aggregate: as it is, as it stood, and its history; what all queries share."""
 
+import asyncio
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any, TypeVar
 from uuid import UUID
@@ -18,10 +19,11 @@ from starlette.responses import Response
 
 from registration.api.auth import Caller
 from registration.api.cursors import decode_cursor, encode_cursor
-from registration.api.requests import authenticated, detached, path_id, services
+from registration.api.requests import authenticated, detached, path_id, saw, services
 from registration.command import require_scope
 from registration.domain.aggregate import Aggregate
 from registration.domain.errors import DomainError, invalid, not_found
+from registration.domain.timeline import patients_of
 from registration.eventstore.records import RecordedEvent
 from registration.eventstore.store import LATEST, LoadRequest
 from registration.projections.status import wait_for
@@ -31,6 +33,7 @@ AggregateId = Annotated[UUID, Path(alias="id")]
 
 POSITION_WAIT = 2.0
 _QUERY = frozenset({"asOf", "version", "minPosition"})
+_WITH_VALIDITY = _QUERY | {"validAt"}
 _INSTANT = re.compile(
     r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)", re.ASCII
 )
@@ -53,8 +56,9 @@ def reader_of(kind: type[Aggregate[Any]]) -> Callable[[Request], Awaitable[Respo
 
 
 async def as_it_stood(request: Request, kind: type[Aggregate[Any]]) -> tuple[Caller, Any]:
-    """Return who asks, and the aggregate of the path, now or as it stood at ``asOf`` or a version.
+    """Return who asks, and the aggregate of the path, now or as it stood.
 
+    ``asOf`` or ``version``: as it was known then; ``validAt``: what held then, as far as is known.
     Raises ``FORBIDDEN`` and ``NOT_FOUND``.
     """
     request.scope["observation"].operation = f"{kind.KIND}.read"
@@ -62,26 +66,40 @@ async def as_it_stood(request: Request, kind: type[Aggregate[Any]]) -> tuple[Cal
     if kind.READ_SCOPE is not None:
         require_scope(caller.scopes, kind.READ_SCOPE)
     its_id = path_id(request, "id", kind.KIND)
-    as_of, version = _moment(request)
+    as_of, version, valid_at = _moment(request, kind)
     await reached(request, caller.tenant, request.query_params.get("minPosition"))
     loaded = await services(request).store.load(
         LoadRequest(caller.tenant, its_id, until=version or LATEST)
     )
-    history = [r for r in loaded.events if as_of is None or r.recorded_at <= as_of]
-    found = kind.of(its_id, history)
+    found = kind.of(its_id, known_at(as_of, loaded.events))
     if found is None or (version is not None and found.version != version):
         raise not_found(kind.KIND if version is None else f"version of the {kind.KIND}")
+    if valid_at is not None:
+        found = found.held_at(valid_at)
+        if found is None:
+            raise not_found(f"{kind.KIND} that had begun then")
+    saw(request, found.patient_ids)
     return caller, found
 
 
+def known_at(as_of: datetime | None, events: Sequence[RecordedEvent]) -> list[RecordedEvent]:
+    """Return what had been recorded by an instant; all of it for ``None``."""
+    return [recorded for recorded in events if as_of is None or recorded.recorded_at <= as_of]
+
+
 async def loaded_aggregate(
-    request: Request, caller: Caller, kind: type[Aggregate[Any]], its_id: UUID
+    request: Request,
+    caller: Caller,
+    kind: type[Aggregate[Any]],
+    its_id: UUID,
+    as_of: datetime | None = None,
 ) -> Any:
-    """Return the aggregate as it is now. Raises ``NOT_FOUND``."""
+    """Return the aggregate to show as it is, or as it was known. Raises ``NOT_FOUND``."""
     loaded = await services(request).store.load(LoadRequest(caller.tenant, its_id))
-    found = kind.of(its_id, loaded.events)
+    found = kind.of(its_id, known_at(as_of, loaded.events))
     if found is None:
         raise not_found(kind.KIND)
+    saw(request, found.patient_ids)
     return found
 
 
@@ -115,19 +133,23 @@ async def reached(request: Request, tenant: str, position: int | str | None) -> 
         raise DomainError("READ_MODEL_BEHIND", "The log has not reached minPosition.")
 
 
-def _moment(request: Request) -> tuple[datetime | None, int | None]:
-    """Return what ``asOf`` or ``version`` says; both absent means now."""
+def _moment(
+    request: Request, kind: type[Aggregate[Any]]
+) -> tuple[datetime | None, int | None, datetime | None]:
+    """Return what ``asOf``, ``version`` and ``validAt`` say; all absent means now."""
     query = request.query_params
     if not query:
-        return None, None
+        return None, None, None
     for name in query:
-        if name not in _QUERY or len(query.getlist(name)) > 1:
+        known = name in (_WITH_VALIDITY if kind.HAS_VALIDITY else _QUERY)
+        if not known or len(query.getlist(name)) > 1:
             raise invalid(f"/{name}", "is no parameter of this query, or stands twice")
     if "asOf" in query and "version" in query:
         raise invalid("/asOf", "cannot be combined with version")
     version = _number(query.get("version"), "/version")
     _number(query.get("minPosition"), "/minPosition")  # folding the stream is never behind
-    return instant(query.get("asOf"), "/asOf"), version
+    as_of, valid_at = instant(query.get("asOf"), "/asOf"), instant(query.get("validAt"), "/validAt")
+    return as_of, version, valid_at
 
 
 def _number(text: str | None, path: str) -> int | None:
@@ -210,18 +232,19 @@ async def history_of(
         after = decode_cursor(page.cursor)
         if type(after) is not int or not 0 <= after < 2**31:
             raise invalid("/cursor", "is no cursor of this list")
-    loaded = await services(request).store.load(
-        LoadRequest(
-            caller.tenant, its_id, after=after, until=min(after + page.limit + 1, 2**31 - 1)
-        )
+    store = services(request).store
+    # one round trip: what the stream is about is said by its first event
+    loaded, first = await asyncio.gather(
+        store.load(
+            LoadRequest(
+                caller.tenant, its_id, after=after, until=min(after + page.limit + 1, 2**31 - 1)
+            )
+        ),
+        store.load(LoadRequest(caller.tenant, its_id, until=1)),
     )
-    if not loaded.events:
-        # past the end of a stream there is nothing; of no stream there is not even that
-        first = await services(request).store.load(LoadRequest(caller.tenant, its_id, until=1))
-        if after == 0 or kind.of(its_id, first.events) is None:
-            raise not_found(kind.KIND)
-    elif not isinstance(loaded.events[0].event, kind.EVENTS):
+    if kind.of(its_id, first.events) is None:
         raise not_found(kind.KIND)
+    saw(request, patients_of(its_id, first.events[0].event))
     items = [_shown(record) for record in loaded.events[: page.limit]]
     more = len(loaded.events) > page.limit
     return json_answer(

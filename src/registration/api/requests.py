@@ -3,7 +3,7 @@
 import asyncio
 import re
 import zlib
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
@@ -17,9 +17,12 @@ from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool
 from pydantic import ValidationError
 from starlette.requests import ClientDisconnect, Request
+from starlette.types import Scope
 
+from registration.access import AccessLog, Read
 from registration.api.auth import Authenticator, Caller
 from registration.api.metrics import Metrics
+from registration.api.purpose import why_of
 from registration.command import require_scope
 from registration.domain.commands import KEY, LONGEST_NAME
 from registration.domain.context import Context
@@ -62,6 +65,7 @@ class Services:
     positions: Positions
     metrics: Metrics
     policy: tuple[bytes, str]
+    access: AccessLog
 
 
 def utc_now() -> datetime:
@@ -101,10 +105,54 @@ def _forget(task: asyncio.Task[Any]) -> None:
 
 
 async def authenticated(request: Request) -> Caller:
-    """Return who asks. Raises ``UNAUTHENTICATED``."""
+    """Return who asks. Raises ``UNAUTHENTICATED``, and ``MALFORMED_REQUEST`` for a false why."""
     caller = await services(request).authenticator.caller(request.headers.get("authorization"))
-    request.scope["observation"].tenant = caller.tenant
+    seen = request.scope["observation"]
+    seen.tenant, seen.caller = caller.tenant, caller
+    seen.why = why_of(request.headers)
     return caller
+
+
+def saw(request: Request, patient_ids: Iterable[UUID | str]) -> None:
+    """Have it recorded that the answer shows data of these patients, if it is a success.
+
+    Whoever shows nobody's says so too: what was asked for and not found is a read.
+    """
+    request.scope["observation"].shown = tuple(dict.fromkeys(map(str, patient_ids))) or (None,)
+
+
+def subjects(current: Mapping[str, Any], its_id: UUID | str | None) -> list[UUID | str]:
+    """Return the patients that a record shown with a refusal is about, by what it names.
+
+    A patient, and what is a part of one, names none: then it is the one that was asked for.
+    """
+    named = [current[m] for m in ("patientId", "survivorId", "retiredId") if m in current]
+    return named or ([] if its_id is None else [its_id])
+
+
+def note_read(scope: Scope, status: int) -> None:
+    """Put into the access log whom an answer shows, by what its observation says."""
+    seen, its = scope["observation"], scope["app"].state.services
+    caller, why = seen.caller, seen.why
+    if seen.operation == "unknown":
+        seen.operation = scope["route"].operation_id
+    its.access.note(
+        Read(
+            caller.tenant,
+            its.clock(),
+            caller.subject,
+            caller.client,
+            caller.facility,
+            seen.operation,
+            seen.shown,
+            why.purpose,
+            why.break_glass,
+            seen.request_id,
+            status,
+        )
+    )
+    if why.break_glass is not None:
+        its.metrics.broke_glass()
 
 
 def context_of(caller: Caller, services: Services) -> Context:

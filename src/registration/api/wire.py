@@ -111,10 +111,11 @@ class ShownConsent(Consent):
 
 
 class Consents(Answer):
-    """The decisions that hold at an instant."""
+    """The decisions that hold at ``validAt``, of those known at ``asOf`` (null: now)."""
 
     items: list[ShownConsent]
-    at: datetime
+    as_of: datetime | None
+    valid_at: datetime
     next: None
 
 

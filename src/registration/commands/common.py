@@ -4,6 +4,7 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -97,6 +98,17 @@ def _revived(postgres: EmbeddedPostgres) -> Iterator[None]:
     finally:
         leaving.set()
         watcher.join()
+
+
+def instant_of(text: str, option: str) -> datetime:
+    """Return the instant that an option says. Raises `CommandError` for what is none."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise CommandError(f"{option} takes an instant like 2026-11-28T09:00:00Z") from None
+    if moment.tzinfo is None:
+        raise CommandError(f"{option} needs an offset, such as Z")
+    return moment
 
 
 def check_reachable(url: str) -> None:

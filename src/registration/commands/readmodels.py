@@ -29,8 +29,8 @@ def project(
 ) -> None:
     """Keep the read models up to date, in a process of their own, until Ctrl-C or SIGTERM.
 
-    It also lets go of portraits whose retention date or consent has ended, and signs checkpoints
-    of the log.
+    It also lets go of portraits whose retention date or consent has ended, and of reads that the
+    access log has kept for REGISTRATION_ACCESS_LOG_DAYS, and signs checkpoints of the log.
 
     `serve` starts one by itself unless REGISTRATION_PROJECTOR=false. A second one waits and takes
     over when the first ends.
@@ -84,7 +84,12 @@ async def _run_until_stopped(url: str, settings: Settings, key: Ed25519PrivateKe
     async with asyncio.TaskGroup() as group:
         group.create_task(runner.run_forever(url, stop=stop))
         group.create_task(
-            retention.run_forever(url, interval=settings.retention_interval, stop=stop)
+            retention.run_forever(
+                url,
+                interval=settings.retention_interval,
+                stop=stop,
+                access_log_days=settings.access_log_days,
+            )
         )
         group.create_task(
             witness.run_forever(

@@ -94,6 +94,8 @@ class Aggregate(ABC, Generic[State]):
     """Who may see it; ``None``: whoever has a token."""
     ABOUT: ClassVar[frozenset[str]]
     """Members that say nothing of their own about the subject; a conflict does not compare them."""
+    HAS_VALIDITY: ClassVar[bool] = False
+    """Whether some of it holds since another instant than that at which it was recorded."""
 
     def __init__(self, aggregate_id: UUID, history: Iterable[Recorded] = ()) -> None:
         self.id = aggregate_id
@@ -118,6 +120,18 @@ class Aggregate(ABC, Generic[State]):
         self.last_updated = stamp.at
         if self.created_at is None:
             self.created_at = stamp.at
+
+    @property
+    def patient_ids(self) -> tuple[UUID, ...]:
+        """The patients that it is about."""
+        return ()
+
+    def held_at(self, _moment: datetime) -> Self | None:
+        """Return what held at an instant, of all that is known here; ``None``: nothing had begun.
+
+        Where nothing ``HAS_VALIDITY``, that is all.
+        """
+        return self
 
     @staticmethod
     @abstractmethod

@@ -95,6 +95,11 @@ class Candidate(Aggregate[CandidateState]):
         return CandidateState(event.patient_ids, event.evidence, event.reason, stamp.by)
 
     @property
+    def patient_ids(self) -> tuple[UUID, ...]:
+        """The pair."""
+        return self.state.patient_ids if self.state else ()
+
+    @property
     def path(self) -> str:
         """Where it is."""
         return f"/v1/mpi/candidates/{self.id}"

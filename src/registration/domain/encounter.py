@@ -155,6 +155,7 @@ class Encounter(Aggregate[EncounterState]):
     KIND = "encounter"
     EVENTS = events.EncounterEvent
     READ_SCOPE = "encounter:read"
+    HAS_VALIDITY = True
     ABOUT: ClassVar[frozenset[str]] = frozenset(
         {"version", "openedAt", "lastUpdated", "allowed", "statusHistory"}
     )
@@ -193,6 +194,27 @@ class Encounter(Aggregate[EncounterState]):
             history=shown.status_history,
         )
         return encounter
+
+    @property
+    def patient_ids(self) -> tuple[UUID, ...]:
+        """Whose it is."""
+        return (self.state.patient_id,) if self.state else ()
+
+    def held_at(self, moment: datetime) -> "Encounter | None":
+        """Return the encounter with the changes of status that had happened at an instant.
+
+        ``None`` before the first. What was entered in error never was anything else.
+        """
+        if self.state is None or self.state.status == "entered-in-error":
+            return self
+        happened = tuple(step for step in self.state.history if step.at <= moment)
+        if not happened:
+            return None
+        held = Encounter(self.id)
+        held.version = self.version
+        held.created_at, held.last_updated = self.created_at, self.last_updated
+        held.state = self.state._replace(history=happened)
+        return held
 
     @property
     def path(self) -> str:

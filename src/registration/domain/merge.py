@@ -147,6 +147,11 @@ class Merge(Aggregate[MergeState]):
         return merge
 
     @property
+    def patient_ids(self) -> tuple[UUID, ...]:
+        """Both records."""
+        return (self.state.survivor_id, self.state.retired_id) if self.state else ()
+
+    @property
     def path(self) -> str:
         """Where it is."""
         return f"/v1/mpi/merges/{self.id}"

@@ -9,6 +9,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from registration.domain.aggregate import Aggregate, Stamp
+from registration.domain.consent import last_begun
 from registration.domain.events import Event, PatientEvent
 from registration.domain.names import display
 from registration.domain.patient_state import Absorbed, PatientState, evolve
@@ -33,6 +34,7 @@ class Patient(Aggregate[PatientState]):
     KIND = "patient"
     EVENTS = PatientEvent
     READ_SCOPE = "patient:read"
+    HAS_VALIDITY = True
     ABOUT: ClassVar[frozenset[str]] = frozenset(
         {"version", "registeredAt", "lastUpdated", "display"}
     )
@@ -86,6 +88,31 @@ class Patient(Aggregate[PatientState]):
             },
         )
         return patient
+
+    @property
+    def patient_ids(self) -> tuple[UUID, ...]:
+        """Itself."""
+        return (self.id,)
+
+    def held_at(self, moment: datetime) -> "Patient":
+        """Return the patient with the death and the consents that held at an instant.
+
+        Nothing else of a patient says since when it holds: it is shown as it is known. Of each
+        consent flag the decision recorded last of those that had begun is shown, run out or not.
+        """
+        held = Patient(self.id)
+        held.version = self.version
+        held.created_at, held.last_updated = self.created_at, self.last_updated
+        state = self.state
+        if state is None:
+            return held
+        begun = {flag: last_begun(said, moment) for flag, said in state.consents.items()}
+        died = state.deceased is not None and state.deceased.deceased_at <= moment
+        held.state = state._replace(
+            consents={flag: (said,) for flag, said in begun.items() if said is not None},
+            deceased=state.deceased if died else None,
+        )
+        return held
 
     @property
     def path(self) -> str:

@@ -30,6 +30,9 @@ TABLES: dict[str, str] = {
     "device": "SELECT, INSERT, UPDATE",
     "refused_mutation": "SELECT, INSERT, UPDATE",
     "analytics_salt": "SELECT",
+    "access_log": "SELECT, INSERT, DELETE",
+    "access_log_writer": "SELECT, INSERT, UPDATE, DELETE",
+    "access_log_gap": "SELECT, INSERT, DELETE",
     "schema_migration": "SELECT",
 }
 """The tables of the schema ``registration``, and what the service does with each."""

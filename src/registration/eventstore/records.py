@@ -11,7 +11,7 @@ from uuid import UUID
 import orjson
 
 from registration.domain.events import Event
-from registration.eventstore.mapper import decode
+from registration.eventstore.mapper import UnknownTopicError, decode
 
 
 def key_hash(*parts: bytes | str) -> UUID:
@@ -68,6 +68,14 @@ class RecordedEvent:
     def event(self) -> Event:
         """The domain event, upcast to its newest shape."""
         return decode(self.topic, self.data)
+
+    @property
+    def known(self) -> Event | None:
+        """The domain event; ``None`` where this program is too old to know it."""
+        try:
+            return self.event
+        except UnknownTopicError:
+            return None
 
     @cached_property
     def meta(self) -> dict[str, Any]:

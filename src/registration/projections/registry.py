@@ -11,11 +11,13 @@ from registration.domain.events import Event
 from registration.eventstore.records import RecordedEvent
 from registration.projections import (
     analytics,
+    audit,
     changes,
     encounters,
     extension_schemas,
     matching,
     merges,
+    past,
     portraits,
     search,
 )
@@ -63,6 +65,8 @@ READ_MODELS: tuple[ReadModel, ...] = (
     changes,
     matching,
     analytics,
+    audit,
+    past,
 )
 
 OWN_PACE: Mapping[str, int] = MappingProxyType({matching.NAME: 50})

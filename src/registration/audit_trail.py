@@ -1,0 +1,158 @@
+"""The audit trail as auditors are shown it, and whole: what was done and what was seen, by time."""
+
+import heapq
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from operator import itemgetter
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import orjson
+import psycopg
+
+from registration.access_query import Accessed
+from registration.domain.timeline import kind_of, patients_of
+from registration.eventstore.moments import BEFORE
+from registration.eventstore.records import RecordedEvent
+from registration.fhir_audit import change_event, read_event
+
+_PAGE = 1000
+_EVER = datetime(1, 1, 1, tzinfo=UTC)
+
+_EVENTS = """
+SELECT e.tenant, e.position, e.stream_id, e.version, e.topic, e.data, e.metadata, e.recorded_at,
+       e.hash, f.topic, f.data
+  FROM (SELECT * FROM registration.event
+         WHERE tenant = %(tenant)s AND position > %(after)s
+         ORDER BY position LIMIT %(page)s) AS e
+ CROSS JOIN LATERAL (
+    SELECT topic, data FROM registration.event
+     WHERE event.tenant = e.tenant AND event.stream_id = e.stream_id AND event.version = 1 OFFSET 0
+ ) AS f
+ ORDER BY e.position
+"""
+_READS = """
+SELECT at, id, actor, client, facility, operation, patient_id, purpose, break_glass, request_id,
+       status
+  FROM registration.access_log
+ WHERE tenant = %(tenant)s AND (at, id) > (%(at)s, %(id)s)
+ ORDER BY at, id LIMIT %(page)s
+"""
+
+
+def shown_event(
+    recorded: RecordedEvent, patient_ids: Sequence[UUID], *, with_data: bool
+) -> dict[str, Any]:
+    """Return an event as auditors are shown it; what it says only ``with_data``."""
+    meta = recorded.meta
+    shown = {
+        "position": recorded.position,
+        "streamId": recorded.stream_id,
+        "kind": _kind(recorded),
+        "version": recorded.version,
+        "type": recorded.topic,
+        "at": recorded.recorded_at,
+        "actor": meta["actor"],
+        "client": meta.get("client"),
+        "facility": meta.get("facility"),
+        "operation": meta.get("operation"),
+        "clientMutationId": meta.get("clientMutationId"),
+        "supersedes": meta.get("supersedes"),
+        "fields": [] if recorded.known is None else recorded.known.fields,
+        "patientIds": patient_ids,
+        "hash": recorded.hash.hex(),
+    }
+    return shown | {"data": orjson.Fragment(recorded.data)} if with_data else shown
+
+
+def _kind(recorded: RecordedEvent) -> str:
+    """Return what kind of stream an event is of; one that nobody knows by its topic."""
+    if recorded.known is None:
+        return recorded.topic.partition(".")[0]
+    return kind_of(recorded.known).KIND.replace(" ", "_")
+
+
+def shown_read(read: Accessed) -> dict[str, Any]:
+    """Return a read as auditors are shown it."""
+    return {
+        "at": read.at,
+        "actor": read.actor,
+        "client": read.client,
+        "facility": read.facility,
+        "operation": read.operation,
+        "patientId": read.patient_id,
+        "purpose": read.purpose,
+        "breakGlass": None if read.break_glass is None else {"reason": read.break_glass},
+        "requestId": read.request_id,
+        "status": read.status,
+    }
+
+
+class Change(NamedTuple):
+    """An event of the log, and the patients that it is about."""
+
+    recorded: RecordedEvent
+    patient_ids: tuple[UUID, ...]
+
+    def as_fhir(self) -> dict[str, Any]:
+        """Return it as an AuditEvent."""
+        return change_event(self.recorded, self.patient_ids)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as the service shows it."""
+        return {"record": "change", **shown_event(self.recorded, self.patient_ids, with_data=False)}
+
+
+class Read(NamedTuple):
+    """An entry of the access log."""
+
+    read: Accessed
+
+    def as_fhir(self) -> dict[str, Any]:
+        """Return it as an AuditEvent."""
+        return read_event(self.read)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as the service shows it."""
+        return {"record": "read", **shown_read(self.read)}
+
+
+def trail(
+    connection: psycopg.Connection, tenant: str, since: datetime | None
+) -> Iterator[Change | Read]:
+    """Yield every change and every read from an instant on, by time.
+
+    In one transaction of the caller's, so that both are of one moment.
+    """
+    start = since or _EVER
+    parts = (_changes(connection, tenant, start), _reads(connection, tenant, start))
+    for _, record in heapq.merge(*parts, key=itemgetter(0)):
+        yield record
+
+
+def _changes(
+    connection: psycopg.Connection, tenant: str, since: datetime
+) -> Iterator[tuple[datetime, Change | Read]]:
+    row = connection.execute(BEFORE, {"tenant": tenant, "at": since}).fetchone()
+    after = row[0] if row else 0
+    while rows := connection.execute(
+        _EVENTS, {"tenant": tenant, "after": after, "page": _PAGE}, binary=True
+    ).fetchall():
+        for row in rows:
+            recorded = RecordedEvent(*row[:9])
+            first = replace(recorded, topic=row[9], data=row[10])
+            yield recorded.recorded_at, Change(recorded, patients_of(row[2], first.known))
+        after = rows[-1][1]
+
+
+def _reads(
+    connection: psycopg.Connection, tenant: str, since: datetime
+) -> Iterator[tuple[datetime, Change | Read]]:
+    place = (since, UUID(int=0))
+    while rows := connection.execute(
+        _READS, {"tenant": tenant, "at": place[0], "id": place[1], "page": _PAGE}
+    ).fetchall():
+        for row in rows:
+            yield row[0], Read(Accessed(*row))
+        place = rows[-1][:2]

@@ -1,0 +1,97 @@
+"""What becomes of the access log when the program is stopped, and when it is killed."""
+
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+from tests.faults.program import TENANT, Program, serving
+
+from registration.settings import Settings
+
+PATIENT = {"names": [{"family": "Okoro"}], "gender": "female"}
+READERS = 4
+BOUND = 0.3
+"""Seconds of reads that a crash may cost: 100 ms of waiting for others, and the write itself."""
+
+
+class Reader(threading.Thread):
+    """Reads one patient until nobody answers; remembers when each answer came."""
+
+    def __init__(self, program: Program, path: str) -> None:
+        super().__init__()
+        self.program, self.path = program, path
+        self.seen: list[tuple[str, float]] = []
+
+    def run(self) -> None:
+        with self.program.client() as client:
+            while True:
+                try:
+                    answer = client.get(self.path)
+                except httpx.TransportError:
+                    return
+                if answer.status_code != 200:
+                    return
+                self.seen.append((answer.headers["x-request-id"], time.monotonic()))
+
+
+def read_until(program: Program, how: signal.Signals) -> tuple[list[tuple[str, float]], float]:
+    """Return what was read until a signal ended the program, and when that was."""
+    with program.client() as client:
+        patient = client.post("/v1/patients", json=PATIENT).json()
+    readers = [Reader(program, f"/v1/patients/{patient['id']}") for _ in range(READERS)]
+    for reader in readers:
+        reader.start()
+    time.sleep(1.5)
+    ended = time.monotonic()
+    program.end(how)
+    for reader in readers:
+        reader.join(20)
+    return [entry for reader in readers for entry in reader.seen], ended
+
+
+def recorded(program: Program) -> set[str]:
+    with psycopg.connect(program.postgres.url) as connection:
+        rows = connection.execute(
+            "SELECT request_id FROM registration.access_log"
+            " WHERE tenant = %s AND operation = 'patient.read'",
+            (TENANT,),
+        ).fetchall()
+    return {row[0] for row in rows}
+
+
+def gaps(program: Program) -> list[dict[str, Any]]:
+    with program.client() as client:
+        answer = client.get("/v1/audit/access")
+        assert answer.status_code == 200, answer.text
+        found: list[dict[str, Any]] = answer.json()["gaps"]
+        return found
+
+
+def test_a_normal_stop_under_load_loses_nothing(tmp_path: Path) -> None:
+    with serving(tmp_path) as program:
+        seen, _ = read_until(program, signal.SIGTERM)
+        assert len(seen) > 100
+        program.start()
+        assert {request for request, _ in seen} - recorded(program) == set()
+        assert gaps(program) == []
+
+
+def test_a_kill_loses_the_last_moment_at_most_and_says_so(tmp_path: Path) -> None:
+    with serving(tmp_path) as program:
+        seen, killed = read_until(program, signal.SIGKILL)
+        assert len(seen) > 100
+        program.start()
+
+        known = recorded(program)
+        lost = [at for request, at in seen if request not in known]
+
+        assert [at for at in lost if at < killed - BOUND] == []
+        most = Settings.model_fields["access_log_queue"].default
+        (gap,) = gaps(program)
+        assert (gap["reason"], gap["lost"]) == ("crash", most)
+        assert len(lost) <= most
+        assert b"a process ended at once; up to" in program.logs()
