@@ -13,7 +13,7 @@ from registration.api.json_body import parse
 from registration.api.mpi_wire import Matched, MatchQuery
 from registration.api.openapi import problems
 from registration.api.reading import Freshness, from_view, json_answer
-from registration.api.requests import IndexReader, read_body, services
+from registration.api.requests import IndexReader, read_body, saw, services
 from registration.domain.dates import confirm_birth_date
 from registration.domain.validation import validated
 from registration.mpi.blocking import block_keys
