@@ -1,7 +1,7 @@
 """Matching over HTTP, with patients written by COPY *straight into the read model's tables*.
 
-The people are those of ``benchmarks/search.py``, each with a telephone number and an address
-besides; nobody is compared while they are loaded. A query is what a desk knows of somebody who
+The people are those of ``benchmarks/search.py``, each with a telephone number and an address in one
+of some 3,000 streets besides; nobody is compared while they are loaded. A query is what a desk knows of somebody who
 stands before it. Recall is the share of queries whose very patient is among the ten answers.
 
 Registrations then go into the full tables, one after the other: each is a near-duplicate of
@@ -40,7 +40,7 @@ from registration.projections.search import copy_rows
 _PATIENCE = 60.0
 _LOADED = datetime(2026, 1, 1, tzinfo=UTC)
 _COLUMNS = "tenant, id, version, current_id, changed_at, display, birth_date, gender, facility"
-_STREETS = [f"{name} street" for name in ("Harbour", "Mill", "Church", "Station", "Garden", "High")]
+_KINDS = ("street", "road", "lane")
 
 
 class Known(NamedTuple):
@@ -158,12 +158,13 @@ async def _load(url: str, count: int) -> list[Known]:
 def _person(people: People, chance: random.Random) -> Known:
     patient_id, registered = people.next()
     number = chance.randrange(10**8)
+    street = f"{chance.choice(people.lists[0].last)} {chance.choice(_KINDS)}"
     registered = registered.model_copy(
         update={
             "telecom": (ContactPoint(system="phone", value=f"+44 20 {number:08d}"),),
             "addresses": (
                 Address(
-                    line=(f"{number % 120 + 1} {_STREETS[number % 6]}",),
+                    line=(f"{number % 120 + 1} {street}",),
                     city=f"Town {number % 700}",
                     postal_code=f"{number % 9000 + 1000}",
                 ),
