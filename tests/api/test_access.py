@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -9,15 +10,23 @@ from tests.api.given_audit import Audited
 from tests.service import CARD, Service, new_id, picture, place, problem, succeeded
 
 from registration.api.app import application
+from registration.domain.candidate import candidate_id
 from registration.settings import Settings
 
 SPOKEN = {"decision": "granted", "evidence": {"kind": "signature"}}
 SHOW_NOBODY = {
+    "/v1/audit/checkpoints",
+    "/v1/audit/proofs/consistency",
+    "/v1/audit/proofs/inclusion",
+    "/v1/audit/verify",
     "/v1/consent-flags",
     "/v1/encounters/state-machine",
     "/v1/extension-schemas",
     "/v1/extension-schemas/{schema}",
     "/v1/extension-schemas/{schema}/versions/{version}",
+    "/v1/mpi/candidates/counts",
+    "/v1/reports",
+    "/v1/reports/{name}",
     "/v1/sync/contract",
     "/v1/sync/stream",
 }
@@ -67,6 +76,7 @@ class Scene:
             "/v1/patients/": one["id"],
             "/v1/encounters/": succeeded(opened)["id"],
             "/v1/mpi/merges/": succeeded(proposed)["id"],
+            "/v1/mpi/candidates/": str(candidate_id(UUID(one["id"]), UUID(two["id"]))),
         }
         self.parts = {
             "{nameId}": one["names"][0]["id"],
@@ -106,6 +116,7 @@ def test_every_query_that_shows_patients_is_recorded_for_each_of_them(scene, pat
     audited, given = scene
     takes_position = operation in ("patient.search", "encounter.list", "encounter.board")
     takes_position |= operation in ("sync.pull", "mpi.merges", "audit.events")
+    takes_position |= operation in ("mpi.candidates", "mpi.candidate")
     asked = {"minPosition": given.position} if takes_position else {}
 
     answer = audited.desk.get(given.url(path), params=asked)

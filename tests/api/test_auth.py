@@ -197,6 +197,7 @@ class Request:
             flag="research",
             schema=SCHEMA,
             version=1,
+            name="registrations",
         )
         headers: dict[str, Any] = {}
         if self.method != "GET" and "{id}" in self.path:

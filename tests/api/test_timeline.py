@@ -112,7 +112,7 @@ def test_what_was_recorded_is_text_and_never_markup(desk):
     assert {tag for tag, _ in found.tags} & {"script", "b", "i", "img", "iframe"} == set()
     assert not [attrs for _, attrs in found.tags if any(n.startswith("on") for n in attrs)]
     assert HOSTILE in found.text
-    allowed = {"/", "/docs", "/problems", "#main", "data:,"}
+    allowed = {"/", "/docs", "/problems", "/reports", "#main", "data:,"}
     assert set(found.values("href")) <= allowed
 
 

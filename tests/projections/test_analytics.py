@@ -332,7 +332,8 @@ def test_the_views_show_what_there_is_and_the_same_after_a_rebuild(
         keys = {row[1] for row in before["patient"]}
         assert before["encounter"][0][2] == before["consent_decision"][0][1]
         assert before["encounter"][0][2] in keys
-        asyncio.run(rebuild.rebuild(service.database_url, "analytics"))
+        assert service.settings.database_url is not None
+        asyncio.run(rebuild.rebuild(service.settings.database_url, "analytics"))
         assert shown(connection, clinic.tenant) == before
         clinic.patient()
         clinic.asks(clinic.admin, "registrations")
