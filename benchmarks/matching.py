@@ -1,8 +1,9 @@
 """Matching over HTTP, with patients written by COPY *straight into the read model's tables*.
 
 The people are those of ``benchmarks/search.py``, each with a telephone number and an address in one
-of some 3,000 streets besides; nobody is compared while they are loaded. A query is what a desk knows of somebody who
-stands before it. Recall is the share of queries whose very patient is among the ten answers.
+of some 3,000 streets besides; nobody is compared while they are loaded. A query is what a desk
+knows of somebody who stands before it. Recall is the share of queries whose very patient is among
+the ten answers.
 
 Registrations then go into the full tables, one after the other: each is a near-duplicate of
 somebody there, and counted is the time from its answer until its candidate is in the queue.

@@ -142,6 +142,11 @@ class Settings(BaseSettings):
         default=True,
         description="Whether a merge needs two people: who proposed it cannot approve it.",
     )
+    mpi_model: Path | None = Field(
+        None,
+        description="The model that matching compares by, as `registration mpi train` writes it. "
+        "Unset: the one that ships. After a change the queue of possible duplicates is made anew.",
+    )
     mpi_plural_systems: list[str] = Field(
         default_factory=list,
         description="Identifier systems of which one person may well have several values, as a "
@@ -219,12 +224,12 @@ class Settings(BaseSettings):
     def environment(self) -> dict[str, str]:
         """These settings as environment variables: a child process that gets them reads the same.
 
-        Folders come out absolute; settings that are unset are left out.
+        Paths come out absolute; settings that are unset are left out.
         """
-        folders = {"data_dir": self.data_dir.absolute()}
-        if self.checkpoint_dir is not None:
-            folders["checkpoint_dir"] = self.checkpoint_dir.absolute()
-        values = self.model_copy(update=folders)
+        said = {name: getattr(self, name) for name in ("data_dir", "checkpoint_dir", "mpi_model")}
+        values = self.model_copy(
+            update={name: path.absolute() for name, path in said.items() if path is not None}
+        )
         dumped = values.model_dump(mode="json", exclude_none=True)
         return {ENV_PREFIX + name.upper(): _as_text(value) for name, value in dumped.items()}
 

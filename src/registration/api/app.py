@@ -75,6 +75,7 @@ from registration.eventstore.store import (
 from registration.gate import Gate
 from registration.memory import collect_seldom
 from registration.portraits import Portraits
+from registration.projections import matching_model
 from registration.settings import Settings
 from registration.sync.devices import Devices
 from registration.sync.positions import Positions
@@ -172,6 +173,7 @@ def _lifespan(settings: Settings, clock: Callable[[], datetime] | None) -> Any:
         url = settings.database_url
         if url is None:
             raise RuntimeError("the service needs a database_url")
+        matching_model.use(settings.mpi_model)
         store = EventStore(
             url,
             ttl=timedelta(seconds=settings.idempotency_ttl),

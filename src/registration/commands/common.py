@@ -19,6 +19,8 @@ from registration.commands import CommandError
 from registration.eventstore.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from registration.eventstore.grants import APP_ROLE, grant
 from registration.eventstore.migrations import migrate, pending
+from registration.mpi.model import ModelError
+from registration.projections import matching_model
 from registration.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -109,6 +111,17 @@ def instant_of(text: str, option: str) -> datetime:
     if moment.tzinfo is None:
         raise CommandError(f"{option} needs an offset, such as Z")
     return moment
+
+
+def use_matching_model(settings: Settings) -> None:
+    """Have this process compare records by the model of the settings.
+
+    Raises `CommandError` where it cannot be used.
+    """
+    try:
+        matching_model.use(settings.mpi_model)
+    except ModelError as error:
+        raise CommandError(str(error)) from error
 
 
 def check_reachable(url: str) -> None:

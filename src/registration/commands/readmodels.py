@@ -11,7 +11,13 @@ import typer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from registration.commands import CommandError, app
-from registration.commands.common import DatabaseUrl, DataDir, database, load_settings
+from registration.commands.common import (
+    DatabaseUrl,
+    DataDir,
+    database,
+    load_settings,
+    use_matching_model,
+)
 from registration.commands.evidence import checkpoint_folder
 from registration.commands.progress import progress_bars
 from registration.evidence.folder import checkpoint_key
@@ -36,6 +42,7 @@ def project(
     over when the first ends.
     """
     settings = load_settings(data_dir=data_dir, database_url=database_url)
+    use_matching_model(settings)
     if until_stdin_closes:
         _stop_when_stdin_closes()
         # Beside a service, commands come first: who waits for a read model says so (minPosition).
@@ -62,6 +69,7 @@ def rebuild(
     from registration.projections.rebuild import rebuild as rebuild_read_models
 
     settings = load_settings(data_dir=data_dir, database_url=database_url)
+    use_matching_model(settings)
     collect_seldom()
     with database(settings) as url, progress_bars() as progress:
         try:

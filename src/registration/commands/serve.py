@@ -17,7 +17,13 @@ from uvicorn.supervisors import Multiprocess
 from registration.api.keys import signing_key
 from registration.commands import CommandError, app
 from registration.commands.child import keep_running
-from registration.commands.common import DatabaseUrl, DataDir, database, load_settings
+from registration.commands.common import (
+    DatabaseUrl,
+    DataDir,
+    database,
+    load_settings,
+    use_matching_model,
+)
 from registration.eventstore.embedded import serve_lock
 from registration.settings import Settings
 
@@ -73,6 +79,7 @@ def create_worker_app() -> Any:
 
 
 def _serve(settings: Settings) -> None:
+    use_matching_model(settings)
     with _bound_socket(settings.host, settings.port) as listener:
         url = _url(listener)
         with (

@@ -16,7 +16,7 @@ A record that was merged away stays a further face of its survivor: it is still 
 Each event is taken in by itself, in the order of the log: so the rows depend on the log alone, not
 on how it was cut into batches. What one event may cost is bounded by ``MOST_COMPARED`` and
 ``MOST_RAISED``, and by the pairs that a record is of already. The matcher is part of what the rows
-depend on: ``VERSION`` is raised when it changes.
+depend on: ``_ROWS`` is raised when it changes, and another model makes another ``VERSION``.
 
 Queries are in ``matching_query`` and ``matching_queue``.
 """
@@ -50,8 +50,9 @@ from registration.domain.events import (
 from registration.domain.patient_state import PatientState, evolve
 from registration.eventstore.records import RecordedEvent
 from registration.mpi.blocking import block_keys
-from registration.mpi.model import Comparison, Model
+from registration.mpi.model import Comparison
 from registration.mpi.record import MatchRecord, encode, record_of
+from registration.projections.matching_model import in_use, version_of
 from registration.projections.matching_tables import (
     Connection,
     Seen,
@@ -60,7 +61,8 @@ from registration.projections.matching_tables import (
 )
 
 NAME = "matching"
-VERSION = 1
+VERSION: int  # follows the model that is in use: see __getattr__
+_ROWS = 1
 EVENTS: tuple[type[Event], ...] = (
     *(kind for kind in ALL if issubclass(kind, PatientEvent)),
     MergeReversed,
@@ -144,6 +146,13 @@ CREATE TABLE dismissal (
 """
 
 
+def __getattr__(name: str) -> int:
+    """Return ``VERSION``: that of the rows with this program, and with the model in use."""
+    if name != "VERSION":
+        raise AttributeError(name)
+    return version_of(_ROWS)
+
+
 def match_record(state: PatientState) -> MatchRecord:
     """Return what matching compares of a patient."""
     return record_of(
@@ -193,7 +202,7 @@ class _Pair(NamedTuple):
 
 
 def _compared(mine: Seen, partners: Iterable[Seen]) -> list[_Pair]:
-    model, record = Model.default(), mine.record
+    model, record = in_use(), mine.record
     return [
         _Pair(*ordered(mine.id, each.id), each, model.score(record, each.record))
         for each in partners

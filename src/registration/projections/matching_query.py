@@ -7,8 +7,9 @@ from uuid import UUID
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
-from registration.mpi.model import Comparison, Model
+from registration.mpi.model import Comparison
 from registration.mpi.record import MatchRecord, decode
+from registration.projections.matching_model import in_use
 from registration.projections.matching_tables import nearest
 
 Connection = AsyncConnection[TupleRow]
@@ -44,7 +45,7 @@ async def near(connection: Connection, tenant: str, keys: Sequence[int]) -> list
 
 def best(record: MatchRecord, found: Iterable[Near], limit: int) -> list[Match]:
     """Return who may be meant, best first: of the faces of one person the best alone."""
-    model = Model.default()
+    model = in_use()
     compared = (Match(each, model.score(record, decode(each.data))) for each in found)
     graded = [match for match in compared if match.made.grade is not None]
     graded.sort(key=lambda match: (-match.made.weight, match.patient.id))
