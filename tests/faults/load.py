@@ -1,5 +1,6 @@
 """Work that goes on while the service and its database are killed again and again."""
 
+import asyncio
 import random
 import signal
 import threading
@@ -7,7 +8,10 @@ import time
 from typing import Any
 
 import httpx
+import psycopg
 from tests.faults.program import Program
+
+from registration.projections import status as how
 
 
 class Worker(threading.Thread):
@@ -86,3 +90,30 @@ def under_load(
         worker.join(60)
         assert not worker.is_alive()
         assert worker.error is None
+
+
+def read_model(url: str, name: str) -> dict[str, list[str]]:
+    """Return all rows of a read model, by table."""
+    with psycopg.connect(url) as connection:
+        tables = connection.execute(
+            "SELECT table_name FROM information_schema.tables"
+            " WHERE table_schema = %s AND table_type = 'BASE TABLE'",
+            (name,),
+        ).fetchall()
+        return {
+            table: [
+                row
+                for (row,) in connection.execute(f"SELECT t::text FROM {name}.{table} t ORDER BY 1")
+            ]
+            for (table,) in tables
+        }
+
+
+async def caught_up(url: str) -> bool:
+    """Return whether every read model is fed, and soon has all of the log."""
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+        for _ in range(500):
+            if all(m.behind == 0 and m.leader for m in await how.status(connection)):
+                return True
+            await asyncio.sleep(0.02)
+    return False

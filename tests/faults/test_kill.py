@@ -15,14 +15,13 @@ import httpx
 import orjson
 import psycopg
 import pytest
-from tests.faults.load import Worker, under_load
+from tests.faults.load import Worker, caught_up, read_model, under_load
 from tests.faults.program import CANARY, TENANT, serving
 from tests.service import succeeded
 
 from registration.eventstore.grants import APP_ROLE
 from registration.eventstore.verify import verify_log
 from registration.projections import rebuild, search
-from registration.projections import status as how
 
 DESKS = 4
 
@@ -49,23 +48,6 @@ class Desk(Worker):
                 patient = succeeded(self.send(client, "PATCH", path, {"gender": gender}, match))
 
 
-def read_model(url: str) -> dict[str, list[str]]:
-    with psycopg.connect(url) as connection:
-        tables = connection.execute(
-            "SELECT table_name FROM information_schema.tables WHERE table_schema = %s",
-            (search.NAME,),
-        ).fetchall()
-        return {
-            name: [
-                row
-                for (row,) in connection.execute(
-                    f"SELECT t::text FROM {search.NAME}.{name} t ORDER BY 1"
-                )
-            ]
-            for (name,) in tables
-        }
-
-
 def until_ready(client: httpx.Client) -> dict[str, Any]:
     """Return what /readyz says once it has found the database; each dead connection costs a 503."""
     deadline = time.monotonic() + 20
@@ -74,15 +56,6 @@ def until_ready(client: httpx.Client) -> dict[str, Any]:
         time.sleep(0.1)
     body: dict[str, Any] = answer.json()
     return body
-
-
-async def caught_up(url: str) -> bool:
-    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
-        for _ in range(500):
-            if all(m.behind == 0 and m.leader for m in await how.status(connection)):
-                return True
-            await asyncio.sleep(0.02)
-    return False
 
 
 @pytest.mark.parametrize(
@@ -133,10 +106,10 @@ def test_nothing_acknowledged_is_lost_and_nothing_happens_twice(
         assert verify_log(url).ok
 
         assert asyncio.run(caught_up(url))
-        live = read_model(url)
+        live = read_model(url, search.NAME)
         assert len(live["patient"]) == len(versions)
         asyncio.run(rebuild.rebuild(program.postgres.url_of(APP_ROLE)))
-        assert read_model(url) == live
+        assert read_model(url, search.NAME) == live
         assert all(row["deadLetters"] == 0 for row in ready["readModels"])
         logs = program.logs()
         assert b'"operation":"patient.register"' in logs

@@ -3,6 +3,7 @@
 A merge is on both records and in its decision, or nowhere, whatever was cut off when.
 """
 
+import asyncio
 import threading
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,14 @@ import httpx
 import psycopg
 import pytest
 from tests.api.given_merges import insist_on_whole_merges, proposal
-from tests.faults.load import Worker, under_load
+from tests.faults.load import Worker, caught_up, read_model, under_load
 from tests.faults.program import TENANT, serving
 from tests.service import ADA, etag, new_id, place, succeeded
 
+from registration.eventstore.grants import APP_ROLE
 from registration.eventstore.verify import verify_log
+from registration.projections import rebuild
+from registration.projections.registry import READ_MODELS
 
 PATIENTS = [str(new_id()) for _ in range(4)]
 LATE = {"OPTIMISTIC_LOCK_CONFLICT", "PATIENT_MERGED", "MERGE_NOT_ALLOWED"}
@@ -87,7 +91,12 @@ def test_no_half_merge_outlives_a_kill(tmp_path: Path, seed: int, cycles: int) -
                 for its_id in decisions(program.postgres.url)
             ]
         insist_on_whole_merges(shown, merges)
-        assert verify_log(program.postgres.url).ok
+        url = program.postgres.url
+        assert verify_log(url).ok
+        assert asyncio.run(caught_up(url))
+        live = {model.NAME: read_model(url, model.NAME) for model in READ_MODELS}
+        asyncio.run(rebuild.rebuild(program.postgres.url_of(APP_ROLE)))
+        assert {name: read_model(url, name) for name in live} == live
 
 
 def decisions(url: str) -> list[str]:
