@@ -52,6 +52,7 @@ from registration.eventstore.store import (
     LoadRequest,
 )
 from registration.lineage import lineage
+from registration.refusals import REMEMBERED, id_taken, key_reused, stored_refusal, visible
 from registration.versions import check_version, intent_beside, mutation_of
 
 MOST_RACES = 20
@@ -60,25 +61,6 @@ MOST_RACES = 20
 _TICK = timedelta(microseconds=1)
 _REFUSED_FOR_GOOD = 1
 """Stands for the status of a queued write's refusal: a person has settled it since."""
-
-# Refusals that depend on what is stored, and so are worth remembering under a key. The others
-# depend on the request alone, and come again by themselves.
-_REMEMBERED = frozenset(
-    {
-        "NOT_FOUND",
-        "ID_TAKEN",
-        "IDENTIFIER_CONFLICT",
-        "OPTIMISTIC_LOCK_CONFLICT",
-        "PATIENT_MERGED",
-        "PATIENT_DECEASED",
-        "CONSENT_REQUIRED",
-        "ENCOUNTER_TRANSITION_NOT_ALLOWED",
-        "EXTENSION_INVALID",
-        "MERGE_NOT_ALLOWED",
-        "PORTRAIT_GONE",
-        "ERASED",
-    }
-)
 
 
 class _Turn:
@@ -149,7 +131,7 @@ class Gate:
         reply = await self._append(attempt, blank, decided, beside)
         # a guard may have failed instead: then the command is decided again
         if reply is None and (not attempt.handler.guarded or await self._exists(attempt)):
-            raise _id_taken()
+            raise id_taken()
         return reply
 
     async def _exists(self, attempt: Attempt) -> bool:
@@ -173,7 +155,7 @@ class Gate:
             if not attempt.handler.extends:
                 raise not_found(kind.KIND)
             if loaded.events:
-                raise _id_taken()
+                raise id_taken()
             seen = kind(attempt.aggregate_id)
         await self._require_dependency(attempt, loaded.events)
         beside = Beside(related, await self._parties(attempt, seen.state))
@@ -275,7 +257,7 @@ class Gate:
         if isinstance(verdict, Outcome):
             return await self._replay(attempt, verdict)
         if isinstance(verdict, KeyReused):
-            raise Refusal(_key_reused(attempt))
+            raise Refusal(key_reused(attempt))
         raise await self._identifier_conflict(attempt, verdict.holder)
 
     async def _identifier_conflict(self, attempt: Attempt, holder: UUID) -> DomainError:
@@ -297,8 +279,8 @@ class Gate:
             known = await self._store.load(LoadRequest(attempt.context.tenant, None, attempt.key))
             if known.outcome is not None:
                 return await self._first(attempt, known.outcome)
-        if attempt.command.key is None or error.code not in _REMEMBERED:
-            raise Refusal(_visible(error, attempt))
+        if attempt.command.key is None or error.code not in REMEMBERED:
+            raise Refusal(visible(error, attempt))
         verdict = await self._store.append(
             attempt.context.tenant,
             AppendRequest(
@@ -315,8 +297,8 @@ class Gate:
         if isinstance(verdict, Outcome):
             return await self._replay(attempt, verdict)
         if isinstance(verdict, KeyReused):
-            raise Refusal(_key_reused(attempt))
-        raise Refusal(_visible(error, attempt))
+            raise Refusal(key_reused(attempt))
+        raise Refusal(visible(error, attempt))
 
     async def _first(self, attempt: Attempt, outcome: Outcome) -> Reply:
         """Give the outcome that was found under the request's key, if it is this request's."""
@@ -337,13 +319,13 @@ class Gate:
             return None
         _require_same_request(attempt, outcome)
         if outcome.body is not None:
-            raise _stored_refusal(outcome, attempt)
+            raise stored_refusal(outcome, attempt)
         return outcome.version
 
     async def _replay(self, attempt: Attempt, outcome: Outcome) -> Reply:
         """Answer as the first request was answered; after the time to live, with what is now."""
         if outcome.body is not None:
-            raise _stored_refusal(outcome, attempt)
+            raise stored_refusal(outcome, attempt)
         # a device is told what its mutation made, however late; others get what is there now
         latest = outcome.late and not attempt.command.offline
         until = LATEST if latest else outcome.version
@@ -373,7 +355,7 @@ def _require_confirmation(attempt: Attempt, seen: Aggregate[Any]) -> None:
 def _require_same_request(attempt: Attempt, outcome: Outcome) -> None:
     """Raise ``IDEMPOTENCY_KEY_REUSED`` where the key's outcome is that of another request."""
     if outcome.fingerprint not in (attempt.fingerprint, _confirmation_of(attempt, outcome)):
-        raise Refusal(_key_reused(attempt))
+        raise Refusal(key_reused(attempt))
 
 
 def _confirmation_of(attempt: Attempt, outcome: Outcome) -> UUID | None:
@@ -418,40 +400,3 @@ def _reply(
         chosen = getattr(attempt.command.payload, "id", None)
         added = (handler.adds, chosen or added_entry(made[-1]))
     return Reply(aggregate, position, handler.makes, replayed, added, attempt.part(aggregate))
-
-
-def _id_taken() -> DomainError:
-    return DomainError("ID_TAKEN", "The chosen id already names something else.")
-
-
-def _key_reused(attempt: Attempt) -> DomainError:
-    if attempt.command.key is None:  # the key was the id that the client chose
-        return _id_taken()
-    return DomainError(
-        "IDEMPOTENCY_KEY_REUSED", "This key belongs to another request; use a new one."
-    )
-
-
-def _stored_refusal(outcome: Outcome, attempt: Attempt) -> Refusal:
-    stored = orjson.loads(outcome.body or b"{}")
-    error = DomainError(stored["code"], stored["detail"], stored["extra"])
-    return Refusal(_visible(error, attempt), replayed=True)
-
-
-_PATIENT_DATA = frozenset({"current", "fields", "patientId"})
-
-
-def _visible(error: DomainError, attempt: Attempt) -> DomainError:
-    """Leave out of a refusal what the caller may not read."""
-    # an encounter's refusal shows its patient
-    about_patient = error.code == "PATIENT_MERGED"
-    needed = Patient.READ_SCOPE if about_patient else attempt.handler.aggregate.READ_SCOPE
-    if needed is None or needed in attempt.context.scopes or _PATIENT_DATA.isdisjoint(error.extra):
-        return error
-    extra = {name: value for name, value in error.extra.items() if name not in _PATIENT_DATA}
-    if "changes" in extra:
-        extra["changes"] = [
-            {name: change[name] for name in ("version", "event", "at")}
-            for change in extra["changes"]
-        ]
-    return DomainError(error.code, error.detail, extra)

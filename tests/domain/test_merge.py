@@ -14,6 +14,7 @@ from registration.domain.aggregate import Decided, Stamp
 from registration.domain.context import Context
 from registration.domain.errors import DomainError
 from registration.domain.merge import Merge, Party
+from registration.domain.obstacles import obstacles
 from registration.domain.patient_resource import Patient
 from registration.domain.resources import Obstacle
 
@@ -212,7 +213,7 @@ class TestUndoing:
 
 class TestObstacles:
     def against(self, ours: Party, theirs: Party, who: Context = CLERK) -> list[Obstacle]:
-        return list(merge.obstacles(ours.state, theirs.state, who))
+        return list(obstacles(ours.state, theirs.state, who))
 
     def test_a_shared_number_settles_its_system(self) -> None:
         shared = party(EDA, registered(identifiers=(identifier(12, "2"), identifier(13, "1"))))

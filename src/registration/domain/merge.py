@@ -8,7 +8,7 @@ can be undone on any later day, whatever was recorded meanwhile.
 Source: the sync contract, row "MPI merge decisions"; FHIR R4 Patient.link (replaced-by, replaces).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 from uuid import UUID
@@ -20,14 +20,12 @@ from registration.domain.aggregate import Aggregate, Decided, Recorded, Stamp, c
 from registration.domain.context import Context
 from registration.domain.errors import DomainError, not_found
 from registration.domain.names import clean_text
+from registration.domain.obstacles import obstacles
 from registration.domain.patient_resource import Patient
 from registration.domain.patient_state import Absorbed, PatientState
-from registration.domain.resources import Identifier, Model, Obstacle
+from registration.domain.resources import Model, Obstacle
 
 MergeStatus = Literal["proposed", "executed", "rejected", "reversed"]
-
-_WITHOUT_WEIGHT = frozenset({"old", "temp", "secondary"})
-"""Uses of an identifier (FHIR) of which a person may well have several in one system."""
 
 
 class Party(NamedTuple):
@@ -297,33 +295,6 @@ def survivor_of(parties: Parties, patient_id: UUID) -> UUID:
     while (above := parties[patient_id].state.merged_into) is not None:
         patient_id = above
     return patient_id
-
-
-def obstacles(
-    survivor: PatientState, retired: PatientState, context: Context
-) -> Iterator[Obstacle]:
-    """Yield what speaks against holding two records for one person's."""
-    if (survivor.deceased is None) != (retired.deceased is None):
-        yield Obstacle(kind="deceased")
-    ours, theirs = _by_system(survivor, context), _by_system(retired, context)
-    for system in sorted(ours.keys() & theirs.keys()):
-        if ours[system].isdisjoint(theirs[system]):
-            yield Obstacle(kind="identifier", system=system)
-
-
-def _by_system(state: PatientState, context: Context) -> dict[str, set[str]]:
-    """Return the values that a person has one of, as far as the record tells."""
-    found: dict[str, set[str]] = {}
-    for held in _identifiers(state):
-        if held.use not in _WITHOUT_WEIGHT and held.system not in context.plural_systems:
-            found.setdefault(held.system, set()).add(held.value)
-    return found
-
-
-def _identifiers(state: PatientState) -> Iterator[Identifier]:
-    yield from state.identifiers
-    for absorbed in state.absorbed.values():
-        yield from absorbed.identifiers
 
 
 def _both(parties: Parties, survivor_id: UUID, retired_id: UUID) -> tuple[Party, Party]:
