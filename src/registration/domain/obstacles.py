@@ -1,4 +1,4 @@
-"""What speaks against holding two records for one person's; somebody may override it, with a reason."""
+"""What speaks against holding two records for one person's, which a human may override."""
 
 from collections.abc import Iterator
 
