@@ -1,5 +1,7 @@
 """How the gate refuses: which refusals it remembers, and what of them a caller may see."""
 
+from typing import Any
+
 import orjson
 
 from registration.command import Attempt, Refusal
@@ -53,15 +55,22 @@ _PATIENT_DATA = frozenset({"current", "fields", "patientId"})
 
 def visible(error: DomainError, attempt: Attempt) -> DomainError:
     """Leave out of a refusal what the caller may not read."""
-    # an encounter's refusal shows its patient
-    about_patient = error.code == "PATIENT_MERGED"
-    needed = Patient.READ_SCOPE if about_patient else attempt.handler.aggregate.READ_SCOPE
+    # an encounter's refusal shows its patient, and that of a merge both
+    about_patients = error.code == "PATIENT_MERGED" or attempt.handler.parties is not None
+    needed = Patient.READ_SCOPE if about_patients else attempt.handler.aggregate.READ_SCOPE
     if needed is None or needed in attempt.context.scopes or _PATIENT_DATA.isdisjoint(error.extra):
         return error
     extra = {name: value for name, value in error.extra.items() if name not in _PATIENT_DATA}
     if "changes" in extra:
-        extra["changes"] = [
-            {name: change[name] for name in ("version", "event", "at")}
-            for change in extra["changes"]
+        extra["changes"] = _bare(extra["changes"])
+    if "patients" in extra:
+        extra["patients"] = [
+            {**each, "changes": _bare(each["changes"])} for each in extra["patients"]
         ]
     return DomainError(error.code, error.detail, extra)
+
+
+def _bare(changes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return what happened and when, and of two records to which; not who did it, nor what to."""
+    kept = ("patientId", "version", "event", "at")
+    return [{name: change[name] for name in kept if name in change} for change in changes]

@@ -10,11 +10,12 @@ from typing import Any
 
 from registration.command import Attempt, Beside
 from registration.domain.aggregate import Aggregate, Part, Stamp, changes_of
-from registration.domain.contract import Operation, Policy
+from registration.domain.contract import Operation, Policy, Touch
 from registration.domain.differences import ABOUT_AN_ENTRY, differing
 from registration.domain.errors import DomainError
 from registration.domain.events import Event
 from registration.domain.handlers import HANDLERS
+from registration.domain.patient_resource import Patient
 from registration.eventstore.records import RecordedEvent
 
 
@@ -53,6 +54,8 @@ def check_version(
         for step, own in zip(later, is_own[first:], strict=known)
         if not own and _collides(attempt, step[1].event)
     ]
+    if colliding and _merges_are_undone(history[: later[0][1].version - 1], now):
+        colliding = [step for step in colliding if step[1].event.TOUCHES != _BY_MERGES]
     if known and not colliding:
         return
     extra: dict[str, Any] = {
@@ -71,6 +74,20 @@ def check_version(
         "OPTIMISTIC_LOCK_CONFLICT",
         "The record changed since the version that you state; review both and send again.",
         extra,
+    )
+
+
+_BY_MERGES = frozenset({Touch.MERGE})
+
+
+def _merges_are_undone(seen: Sequence[RecordedEvent], now: Aggregate[Any]) -> bool:
+    """Whether a record belongs where it did when the caller saw it: undone is as never done."""
+    if not isinstance(now, Patient) or now.state is None:
+        return False
+    before = Patient(now.id, seen).state
+    return before is not None and (before.merged_into, before.absorbed) == (
+        now.state.merged_into,
+        now.state.absorbed,
     )
 
 

@@ -133,8 +133,8 @@ def test_what_was_recorded_further_up_the_chain_is_listed_too(index: Index) -> N
     index.unmerged(second)
     index.desk.given_events(index.now(b), 1)
     undone = index.unmerged(first)
-    # c stood for b alone when a was let go: what is on c belongs to the other decision
-    assert [item["patientId"] for item in undone["toReview"]] == [b["id"]]
+    # c stood for b and a: what is on c may be any of the three's, and both decisions say so
+    assert [item["patientId"] for item in undone["toReview"]] == [c["id"], b["id"]]
     review = succeeded(index.clerk.get(f"{at(second)}/review"))["items"]
     assert [item["patientId"] for item in review] == [c["id"]]
 
@@ -144,6 +144,21 @@ def test_what_was_recorded_further_up_the_chain_is_listed_too(index: Index) -> N
     undone = index.unmerged(third)
     assert undone["releasedBy"] == [b["id"], c["id"]]
     assert [item["patientId"] for item in undone["toReview"]] == [c["id"], c["id"]]
+
+
+def test_what_came_to_the_top_of_a_chain_may_belong_to_its_lowest_record(
+    index: Index, south: Desk
+) -> None:
+    """Given a into b and b into c, when it is undone from the top, then a is named all the same."""
+    a, b, c = south.given_patient(facility="south"), index.patient(2), index.patient(3)
+    first = index.merged(b, a)
+    second = index.merged(c, index.now(b))
+    succeeded(south.post(f"{place(c)}/next-of-kin", KIN))
+
+    (at_the_top,) = index.unmerged(second)["toReview"]
+    assert (at_the_top["patientId"], at_the_top["belongsTo"]) == (c["id"], b["id"])
+    (below,) = index.unmerged(first)["toReview"]
+    assert (below["patientId"], below["belongsTo"]) == (c["id"], a["id"])
 
 
 def test_a_repeated_unmerge_lists_the_same(index: Index) -> None:
@@ -167,4 +182,8 @@ def test_encounters_are_listed_to_whoever_may_read_them(index: Index, service: S
     blind = service.desk(index.desk.tenant, scope="mpi:read mpi:approve patient:read", sub="c")
     assert succeeded(blind.post(f"{at(merge)}/unmerge", {"reason": "twins"}))["toReview"] == []
     assert len(succeeded(index.clerk.get(f"{at(merge)}/review"))["items"]) == 1
+    unseeing = service.desk(index.desk.tenant, scope="mpi:read mpi:approve", sub="c")
+    assert "toReview" not in succeeded(unseeing.get(at(merge)))
+    asked = problem(unseeing.get(f"{at(merge)}/review"), 403, "FORBIDDEN")
+    assert asked == {"scope": "patient:read"}
     problem(index.clerk.post(f"{at(merge)}/unmerge", {"reason": "twins"}), 409, "MERGE_NOT_ALLOWED")

@@ -376,3 +376,42 @@ def test_a_patient_as_it_stood_before_the_merge(index: Index) -> None:
     index.merged(survivor, retired)
     assert succeeded(index.desk.get(f"{place(retired)}?version=1")) == retired
     assert succeeded(index.desk.get(f"{place(survivor)}?version=1")) == survivor
+
+
+def test_who_may_not_read_patients_is_not_told_who_did_what(index: Index, service: Service) -> None:
+    survivor, retired = index.two()
+    merge = index.proposed(survivor, retired)
+    index.desk.given_events(retired, 1)
+    approver = service.desk(index.desk.tenant, scope="mpi:read mpi:approve", sub="clerk-3")
+    refused = problem(approver("POST", f"{at(merge)}/approval"), 412, "OPTIMISTIC_LOCK_CONFLICT")
+    (change,) = refused["changes"]
+    assert change == {
+        "patientId": retired["id"],
+        "version": 2,
+        "event": "patient.next-of-kin-added",
+        "at": change["at"],
+    }
+    (moved,) = refused["patients"]
+    assert [set(each) for each in moved["changes"]] == [{"version", "event", "at"}]
+    assert "desk-1" not in str(refused)
+    asked = problem(approver.get(f"{at(merge)}/preview"), 403, "FORBIDDEN")
+    assert asked == {"scope": "patient:read"}
+
+
+def test_an_edit_from_before_a_merge_that_was_undone_is_not_stale(index: Index) -> None:
+    """Both records are what they were: nothing came that its author has not seen."""
+    survivor, retired = index.two()
+    index.unmerged(index.merged(survivor, retired))
+    for record in (survivor, retired):
+        path = f"{place(record)}/demographics"
+        succeeded(index.desk.patch(path, {"maritalStatus": "M"}, If_Match='"1"'))
+    again = index.desk.patch(f"{place(retired)}/demographics", {"gender": "other"}, If_Match='"1"')
+    told = problem(again, 412, "OPTIMISTIC_LOCK_CONFLICT")
+    assert [each["event"] for each in told["changes"]] == ["patient.demographics-corrected"]
+
+
+def test_an_id_is_written_in_one_way_only(index: Index) -> None:
+    merge = index.proposed(*index.two())
+    bare = {"id": merge["id"].replace("-", "")}
+    for path in (at(bare), f"{at(bare)}/preview", f"{at(bare)}/history", f"{at(bare)}/review"):
+        problem(index.clerk.get(path), 404, "NOT_FOUND")

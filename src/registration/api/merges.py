@@ -4,6 +4,7 @@ Proposing, approving, rejecting and undoing are commands: see ``command_table``.
 """
 
 import asyncio
+from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Any
 from uuid import UUID
@@ -32,6 +33,7 @@ from registration.api.reading import (
 )
 from registration.api.requests import IndexReader, context_of, saw, services
 from registration.api.wire import History, MergeList, MergePreview, ReviewList
+from registration.command import require_scope
 from registration.domain.aggregate import Aggregate, Recorded
 from registration.domain.errors import DomainError
 from registration.domain.events import EncounterOpened, Event
@@ -40,14 +42,15 @@ from registration.domain.merge_review import (
     Stay,
     ToReview,
     Traces,
+    absorbed_by,
     reviewed,
-    stay_of,
+    stays_of,
     traces_of,
     until_merged,
 )
 from registration.eventstore.mapper import encode
 from registration.eventstore.records import RecordedEvent, key_hash
-from registration.eventstore.store import LoadRequest
+from registration.eventstore.store import EventStore, LoadRequest
 from registration.lineage import lineage
 from registration.projections import encounters
 from registration.projections.merges import NAME, MergeQuery, list_merges
@@ -56,6 +59,8 @@ router = APIRouter(tags=["mpi"])
 
 _PROBLEMS = problems("FORBIDDEN", "NOT_FOUND", "VALIDATION_FAILED", "READ_MODEL_BEHIND")
 _PAGE = 200
+PATIENT_SCOPE = "patient:read"
+"""What is shown of the records themselves needs this too."""
 
 
 class MergeSearch(Page):
@@ -115,11 +120,14 @@ async def history(
 async def merge_preview(request: Request, caller: IndexReader, merge_id: AggregateId) -> Response:
     """Return exactly what approval stores, on the records as they are now, in that order.
 
+    Needs patient:read as well.
+
     Approve with `survivorVersion` and `retiredVersion` of this answer to have these events or
     none. `moved` lists what came since the proposal: while it is not empty, an approval that
     states no versions is refused.
     """
     its = services(request)
+    require_scope(caller.scopes, PATIENT_SCOPE)
     merge: Merge = await loaded_aggregate(request, caller, Merge, merge_id)
     state = merge.state
     if state is None:
@@ -161,6 +169,8 @@ def _event(stream_id: UUID, version: int, event: Event) -> dict[str, Any]:
 async def unmerge(request: Request, route: CommandRoute) -> Response:
     """Undo the merge; what was recorded on the survivor meanwhile stays, and is listed."""
     caller, reply = await carried_out(request, route)
+    if PATIENT_SCOPE not in caller.scopes:
+        return answer(reply, caller)
     listed: list[Any] | None
     try:
         listed = [each.plain() for each in await _to_review(request, caller, reply.aggregate)]
@@ -179,8 +189,11 @@ async def unmerge(request: Request, route: CommandRoute) -> Response:
 async def review(request: Request, caller: IndexReader, merge_id: AggregateId) -> Response:
     """Return what the answer to the unmerge listed, for whoever goes through it later.
 
+    Needs patient:read as well.
+
     Nothing of it was moved. Each entry has the evidence of where it belongs.
     """
+    require_scope(caller.scopes, PATIENT_SCOPE)
     merge: Merge = await loaded_aggregate(request, caller, Merge, merge_id)
     items = [each.plain() for each in await _to_review(request, caller, merge)]
     return json_answer({"items": items, "next": None})
@@ -197,27 +210,58 @@ async def _to_review(
     if state is None or state.status != "reversed":
         return []
     tenant, retired_id = caller.tenant, state.retired_id
-    parties = await lineage(services(request).store, tenant, (retired_id, *state.released_by))
-    stays = {
-        its_id: stay_of(retired_id, merge.id, parties[its_id].history)
-        for its_id in state.released_by
-    }
+    store = services(request).store
+    parties = await lineage(store, tenant, (retired_id, state.survivor_id))
+    retired = until_merged(merge.id, parties[retired_id].history)
+    survivor = until_merged(merge.id, parties[state.survivor_id].history)
+    stays = await _stays(store, tenant, merge.id, state)
     traces = (
-        traces_of(state.survivor_id, stays[state.survivor_id].before),
-        traces_of(retired_id, until_merged(merge.id, parties[retired_id].history)),
+        await _traces(store, tenant, state.survivor_id, survivor),
+        await _traces(store, tenant, retired_id, retired),
     )
     found = [
         reviewed(its_id, record, traces, sent_to=await _sent_to(request, caller, record, traces))
-        for its_id, stay in stays.items()
+        for its_id, stay in stays
         for record in stay.during
     ]
     if "encounter:read" in caller.scopes:
-        for its_id, stay in stays.items():
+        for its_id, stay in stays:
             found += [
                 reviewed(its_id, opened, traces, encounter_id=opened.stream_id)
                 for opened in await _opened(request, caller, its_id, stay)
             ]
     return sorted(found, key=lambda each: each.at)
+
+
+async def _stays(
+    store: EventStore, tenant: str, merge_id: UUID, state: MergeState
+) -> list[tuple[UUID, Stay]]:
+    """Return when the survivor stood for the retired record, and what it was merged into then."""
+
+    async def stays(its_id: UUID) -> list[Stay]:
+        loaded = await store.load(LoadRequest(tenant, its_id))
+        return list(stays_of(state.retired_id, loaded.events))
+
+    (first,) = (s for s in await stays(state.survivor_id) if s.undone == merge_id)
+    found = [(state.survivor_id, first)]
+    asked = list(first.above)
+    while asked:
+        its_id = asked.pop()
+        for stay in await stays(its_id):
+            within = first.since <= stay.since and stay.until <= first.until
+            if (within or stay.undone == merge_id) and (its_id, stay) not in found:
+                found.append((its_id, stay))
+                asked += stay.above
+    return found
+
+
+async def _traces(
+    store: EventStore, tenant: str, patient_id: UUID, history: Sequence[Recorded]
+) -> Traces:
+    """Return what tells a record from another, with all that had been merged into it."""
+    absorbed = await lineage(store, tenant, absorbed_by(history))
+    others = [absorbed[each].history for each in absorbed_by(history)]
+    return traces_of(patient_id, history, *others)
 
 
 async def _sent_to(

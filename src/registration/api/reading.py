@@ -12,7 +12,7 @@ from fastapi import Path
 from psycopg import AsyncConnection
 from psycopg.errors import InvalidSchemaName, UndefinedTable
 from psycopg.rows import TupleRow
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 from pydantic.alias_generators import to_camel
 from starlette.requests import Request
 from starlette.responses import Response
@@ -29,7 +29,16 @@ from registration.eventstore.store import LATEST, LoadRequest
 from registration.projections.status import wait_for
 
 Result = TypeVar("Result")
-AggregateId = Annotated[UUID, Path(alias="id")]
+
+
+def _as_written(value: Any) -> Any:
+    """Refuse what pydantic takes for a UUID and a command does not: no hyphens, braces, a URN."""
+    if isinstance(value, str) and len(value) != 36:
+        raise ValueError("is no UUID in its usual form")
+    return value
+
+
+AggregateId = Annotated[UUID, BeforeValidator(_as_written), Path(alias="id")]
 
 POSITION_WAIT = 2.0
 _QUERY = frozenset({"asOf", "version", "minPosition"})

@@ -163,12 +163,16 @@ def link(
     from registration.commands.mpi_link import link as run
 
     chosen = _model(model)
+    # an output that is there stays as it is until the new one is whole; it may be the input
+    partial = output and output.with_name(f"{output.name}.part")
     try:
         with ExitStack() as stack:
-            target = stack.enter_context(output.open("wb")) if output else sys.stdout.buffer
+            target = stack.enter_context(partial.open("wb")) if partial else sys.stdout.buffer
             advance = stack.enter_context(progress_bars())
             summary = run(file, chosen, target, workers or os.cpu_count() or 1, advance)
             target.flush()
+        if partial and output:
+            partial.replace(output)
     except BrokenPipeError:
         # whoever read had enough; what is left in the buffer goes nowhere on the way out
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -80,10 +80,11 @@ def read(line: bytes) -> tuple[dict[str, Any], MatchRecord]:
 
 def truth(resource: Mapping[str, Any]) -> str | None:
     """Return whose a resource is: by its sample tag, or an identifier named as FEBRL does."""
-    for tag in (resource.get("meta") or {}).get("tag") or ():
+    meta = resource.get("meta")
+    for tag in _entries(meta.get("tag") if isinstance(meta, dict) else None):
         if tag.get("system") == TRUTH:
             return str(tag.get("code"))
-    for identifier in resource.get("identifier") or ():
+    for identifier in _entries(resource.get("identifier")):
         match = _FEBRL_TRUTH.fullmatch(str(identifier.get("value")))
         if match is not None:
             return match[1]
@@ -131,3 +132,8 @@ def _febrl_record(row: Mapping[str, str]) -> MatchRecord:
         [],
         [address],
     )
+
+
+def _entries(value: Any) -> list[dict[str, Any]]:
+    """Return the objects of a list; what is none says nothing."""
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []

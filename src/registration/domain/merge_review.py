@@ -14,7 +14,7 @@ from uuid import UUID
 
 from registration.domain.aggregate import Recorded
 from registration.domain.contract import Touch
-from registration.domain.events import PatientAbsorbed, PatientReleased
+from registration.domain.events import PatientAbsorbed, PatientMergedAway, PatientReleased
 from registration.domain.patient_resource import Patient
 from registration.domain.resources import Model
 
@@ -67,33 +67,37 @@ class Traces(NamedTuple):
 
 
 class Stay(NamedTuple):
-    """A survivor's history: before it absorbed a record, and from then until it let go of it."""
+    """A time in which a record stood for another one as well, until a merge was undone.
+
+    ``before`` is its history up to then and ``during`` what came to it meanwhile, merges left out.
+    ``above`` are the records that it was merged into itself in that time.
+    """
 
     before: Sequence[Recorded]
     during: Sequence[Recorded]
     since: datetime
     until: datetime
+    undone: UUID
+    above: Sequence[UUID]
 
 
-def stay_of(patient_id: UUID, merge_id: UUID, history: Sequence[Recorded]) -> Stay:
-    """Return when a record stood for another one as well, until that merge was undone.
-
-    What merges and their undoing stored is left out. Raises ``ValueError`` where it never did.
-    """
+def stays_of(patient_id: UUID, history: Sequence[Recorded]) -> Iterator[Stay]:
+    """Yield the times in which the record of a history stood for another one, and does no more."""
     before: list[Recorded] = []
     during: list[Recorded] = []
+    above: list[UUID] = []
     since: datetime | None = None
     for record in history:
-        event = record.event
-        if isinstance(event, PatientReleased) and event.merge_id == merge_id and since:
-            return Stay(before, during, since, record.recorded_at)
-        if isinstance(event, PatientReleased) and patient_id in event.patient_ids:
-            before, during, since = [*before, *during], [], None  # an earlier stay, undone
-        elif isinstance(event, PatientAbsorbed) and event.patient_id == patient_id:
-            since = record.recorded_at
-        elif Touch.MERGE not in event.TOUCHES:
-            (before if since is None else during).append(record)
-    raise ValueError("this record never stood for the other one")
+        match record.event:
+            case PatientAbsorbed(patient_id=its_id) if its_id == patient_id:
+                since = record.recorded_at
+            case PatientReleased() as event if since and patient_id in event.patient_ids:
+                yield Stay(before, during, since, record.recorded_at, event.merge_id, above)
+                before, during, above, since = [*before, *during], [], [], None
+            case PatientMergedAway() as event if since:
+                above.append(event.survivor_id)
+            case event if Touch.MERGE not in event.TOUCHES:
+                (before if since is None else during).append(record)
 
 
 def until_merged(merge_id: UUID, history: Sequence[Recorded]) -> Sequence[Recorded]:
@@ -103,17 +107,29 @@ def until_merged(merge_id: UUID, history: Sequence[Recorded]) -> Sequence[Record
     )
 
 
-def traces_of(patient_id: UUID, history: Sequence[Recorded]) -> Traces:
-    """Return what tells a record, as it stood at the end of a history."""
-    metas = [record.meta for record in history]
-    patient = Patient(patient_id, history)
+def traces_of(patient_id: UUID, *histories: Sequence[Recorded]) -> Traces:
+    """Return what tells a record, by its history and those of the records merged into it."""
+    metas = [record.meta for history in histories for record in history]
+    records = [Patient(patient_id, history).plain() for history in histories if history]
     return Traces(
         patient_id,
         frozenset(meta["actor"] for meta in metas),
         frozenset(meta["client"] for meta in metas if "client" in meta),
         frozenset(meta["facility"] for meta in metas if "facility" in meta),
-        frozenset(text for _, text in _texts(patient.plain(), "")),
+        frozenset(text for record in records for _, text in _texts(record, "")),
     )
+
+
+def absorbed_by(history: Sequence[Recorded]) -> list[UUID]:
+    """Return the records that belong to the one of a history at its end."""
+    absorbed: dict[UUID, None] = {}
+    for record in history:
+        match record.event:
+            case PatientAbsorbed(patient_id=its_id):
+                absorbed[its_id] = None
+            case PatientReleased(patient_ids=ids):
+                absorbed = {each: None for each in absorbed if each not in ids}
+    return list(absorbed)
 
 
 def reviewed(

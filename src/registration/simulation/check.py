@@ -1,12 +1,13 @@
 """What has to hold when the storm is over, told from the log and not from the devices."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
 from registration.client import Mutation, State
-from registration.domain.contract import Operation
-from registration.eventstore.records import key_hash
+from registration.domain.contract import Operation, Touch
+from registration.domain.patient_resource import Patient
+from registration.eventstore.records import RecordedEvent, key_hash
 from registration.simulation.actors import DeviceUser
 from registration.simulation.known import Known, Reviewed, consent_of, identity
 from registration.simulation.log import Log
@@ -116,11 +117,22 @@ def _reviewed(
 ) -> Iterator[str]:
     if mutation.operation is not Operation.UPDATE_DEMOGRAPHICS or base is None:
         return
-    for event in log.of(stream):
+    history = list(log.of(stream))
+    # a merge that was undone is as one that never was
+    undone = _belongs(stream, history, base) == _belongs(stream, history, version - 1)
+    for event in history:
         meta = event.meta
         foreign = (meta["actor"], meta.get("client")) != (device.subject, device.name)
+        if undone and {Touch.MERGE} == event.event.TOUCHES:
+            continue
         if base < event.version < version and foreign and event.topic in _IDENTITY_TOPICS:
             yield f"{device.name}: {mutation.number} went over what its review did not show"
+
+
+def _belongs(stream: UUID, history: Sequence[RecordedEvent], version: int) -> Any:
+    """Return what a record was merged into, and what into it, at a version."""
+    state = Patient(stream, history[:version]).state
+    return state and (state.merged_into, state.absorbed)
 
 
 def _same_truth(
