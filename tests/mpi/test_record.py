@@ -98,6 +98,7 @@ def test_a_gender_that_tells_nobody_apart_is_absent() -> None:
     [
         *("Baby of Fatima Haddad", "Haddad, Baby Girl", "Baby 1 of Ann Smith", "BB Smith"),
         *("B/O Ann Smith", "Newborn Smith", "New born Smith", "Smith, Twin A", "Smith, Boy 2"),
+        *("Okoro BabyGirl", "NB Okoro", "Okoro Twin A", "Okoro Girl A", "Ребёнок Окоро"),
         *("Smith Baby Boy", "Infant Smith", "Smith, BabyGirl"),
         *("Recién nacido García", "RN García", "Hijo de Ana García", "RN de Ana Souza"),
         *("Recém-nascida de Ana Souza", "Nouveau-né Martin", "Bébé Martin", "Neonato Rossi"),

@@ -10,11 +10,11 @@ from registration.domain.search_keys import fold
 
 # What a newborn's name begins with. The mother's name follows, or a number, or nothing.
 _NEWBORN_STARTS = (
-    "baby babyboy babygirl bb bbg newborn neonate infant",  # English, and labels of hospitals
+    "baby babyboy babygirl bb bbg bg nb newborn neonate infant",  # English, and labels of hospitals
     "bebé neonato neonata nourrisson rn",  # Spanish, Portuguese, Italian, French
     "Neugeborenes Neugeborener Neugeborene Säugling",  # German
     "pasgeborene pasgeboren nyfødt nyfödd spädbarn",  # Dutch, Danish, Norwegian, Swedish
-    "новорожденный новорожденная новорождённый новорождённая младенец",  # Russian
+    "новорожденный новорожденная новорождённый новорождённая младенец ребёнок",  # Russian
     "новонароджений новонароджена новородено noworodek novorozenec",  # Ukrainian to Czech
     "bebek yenidoğan bayi kichanga",  # Turkish, Indonesian and Malay, Swahili
     "رضيع رضيعة نوزاد",  # Arabic, Persian
@@ -27,6 +27,8 @@ _NEWBORN_PHRASES = (
     r"(boy|girl|twin|triplet|child|male|female) ([0-9ab]|one|two|i|ii|iii)( .*)?",
     r"(twin|triplet|child|boy|girl|male|female) (baby|infant|newborn|of)( .*)?",
     r".* (baby|newborn) (boy|girl|male|female|[0-9ab])( of .*)?",
+    r".+ (babyboy|babygirl|newborn)",
+    r".+ (twin|boy|girl) [0-9ab]",
     r"new born( .*)?",
     r"b o( .*)?",
     # Spanish, Portuguese, Italian, French, German, Dutch
