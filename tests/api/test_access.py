@@ -7,6 +7,7 @@ from uuid import UUID
 import psycopg
 import pytest
 from tests.api.given_audit import Audited
+from tests.api.given_merges import Index
 from tests.service import CARD, Service, new_id, picture, place, problem, succeeded
 
 from registration.api.app import application
@@ -212,6 +213,39 @@ def test_a_conflict_that_shows_the_record_is_a_read(audited):
         ("encounter.transition", 412),
         ("patient.update_demographics", 412),
     ]
+
+
+def test_a_refusal_that_shows_a_survivor_is_a_read_of_the_survivor(service):
+    """Given a merged-away record, when it is asked for, then whoever is shown is in the log."""
+    audited = Audited.of(service)
+    index = Index.of(service, audited.desk.tenant)
+    survivor, retired = index.two()
+    index.merged(survivor, retired)
+    edit = {"maritalStatus": "M"}
+    visit = {"patientId": retired["id"], "class": "AMB"}
+
+    def mutation(operation: str, its_id: str, payload: dict[str, Any], **more: Any) -> Any:
+        said = {
+            "clientMutationId": str(new_id()),
+            "operation": operation,
+            "aggregateId": its_id,
+            "payload": payload,
+        }
+        body = {"clientId": "tablet-7", "mutations": [said | more]}
+        return audited.desk.post("/v1/sync/push", body)
+
+    path = f"{place(retired)}/demographics"
+    both, one = {survivor["id"], retired["id"]}, {survivor["id"]}
+    for answer, shown in (
+        (audited.desk.post("/v1/encounters", visit), one),
+        (audited.desk.patch(path, edit, If_Match='"1"'), both),
+        (mutation("encounter.open", str(new_id()), visit), one),
+        (mutation("patient.update_demographics", retired["id"], edit, baseVersion=1), both),
+    ):
+        assert "PATIENT_MERGED" in answer.text
+        request_id = answer.headers["x-request-id"]
+        reads = [read for read in audited.reads() if read["requestId"] == request_id]
+        assert {read["patientId"] for read in reads} == shown
 
 
 class TestBreakingTheGlass:

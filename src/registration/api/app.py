@@ -260,7 +260,7 @@ def _answer(request: Request, error: DomainError, **headers: str) -> Response:
 
 def _note_current(request: Request, error: DomainError) -> None:
     """Have it recorded that a refusal shows the record as it is now: nothing else tells of it."""
-    saw(request, subjects(error.extra["current"], request.path_params.get("id")))
+    saw(request, subjects(error, request.path_params.get("id")))
     note_read(request.scope, PROBLEMS[error.code].status)
 
 

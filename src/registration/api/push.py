@@ -276,9 +276,8 @@ def _seen(results: Iterable[Result]) -> list[UUID | str]:
     """Return the patients whose records stand in conflicts, as they are now."""
     found: list[UUID | str] = []
     for result in results:
-        current = {} if result.error is None else result.error.extra.get("current")
-        if current:
-            found += subjects(current, result.mutation.aggregate_id)
+        if result.error is not None and result.error.extra.get("current"):
+            found += subjects(result.error, result.mutation.aggregate_id)
     return found
 
 

@@ -121,11 +121,16 @@ def saw(request: Request, patient_ids: Iterable[UUID | str]) -> None:
     request.scope["observation"].shown = tuple(dict.fromkeys(map(str, patient_ids))) or (None,)
 
 
-def subjects(current: Mapping[str, Any], its_id: UUID | str | None) -> list[UUID | str]:
-    """Return the patients that a record shown with a refusal is about, by what it names.
+def subjects(error: DomainError, its_id: UUID | str | None) -> list[UUID | str]:
+    """Return the patients that a refusal shows, by what its record names.
 
-    A patient, and what is a part of one, names none: then it is the one that was asked for.
+    A patient, and what is a part of one, names none: then it is the one that was asked for. Of a
+    record that was merged away it is the survivor, and where ``fields`` compare, both.
     """
+    current = error.extra["current"]
+    if error.code == "PATIENT_MERGED":
+        compared = [error.extra["patientId"]] if error.extra["fields"] else []
+        return [error.extra["survivorId"], *compared]
     named = [current[m] for m in ("patientId", "survivorId", "retiredId") if m in current]
     return named or ([] if its_id is None else [its_id])
 
