@@ -13,7 +13,6 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -28,7 +27,7 @@ from benchmarks.load import run as load
 from benchmarks.results import at_least, at_most
 from benchmarks.search import SYSTEM, TENANT, People, mistype
 from benchmarks.service import Service, serving
-from benchmarks.workloads import head_of
+from benchmarks.workloads import Repeated, head_of
 from registration.domain.events import PatientRegistered
 from registration.domain.patient_state import PatientState, fold
 from registration.domain.resources import Address, ContactPoint
@@ -68,31 +67,6 @@ class Known(NamedTuple):
         said = self.said("names", *members)
         said["names"][0]["family"] = mistype(chance, said["names"][0]["family"])
         return said
-
-
-@dataclass
-class Matches:
-    """Asks the same queries over and over; ``answers`` has the first answer to each."""
-
-    token: str
-    bodies: Sequence[bytes]
-    keep: bool
-    answers: dict[int, bytes] = field(default_factory=dict)
-    _sent: int = 0
-    _asked: dict[int, int] = field(default_factory=dict)
-
-    def request(self, connection: int) -> bytes:
-        """Return the next query."""
-        number = self._asked[connection] = self._sent % len(self.bodies)
-        self._sent += 1
-        body = self.bodies[number]
-        return head_of("POST", "/v1/mpi/match", self.token, len(body)) + b"\r\n" + body
-
-    def answered(self, connection: int, status: int, head: bytes, body: bytes) -> bool:
-        """Keep the answer, if that is wanted."""
-        if self.keep:
-            self.answers.setdefault(self._asked[connection], body)
-        return status == 200
 
 
 Ask = Callable[[Known, random.Random], dict[str, Any]]
@@ -203,10 +177,12 @@ async def _copy(connection: AsyncConnection[Any], batch: Sequence[Known]) -> Non
 def _measure(bench: Bench, service: Service, name: str, ask: Ask, known: Sequence[Known]) -> None:
     chance = random.Random(7)
     bodies = [orjson.dumps(ask(one, chance)) for one in known]
+    heads = [head_of("POST", "/v1/mpi/match", service.token, len(body)) for body in bodies]
+    requests = [head + b"\r\n" + body for head, body in zip(heads, bodies, strict=True)]
     for connections in (1, 8):
         seconds = bench.scaled(8, 1)
         alone = connections == 1
-        workload = Matches(service.token, bodies, keep=alone)
+        workload = Repeated(requests, keep=alone)
         report = load(
             Plan(service.host, service.port, workload, connections, seconds, warm_up=seconds / 4)
         )

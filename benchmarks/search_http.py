@@ -11,7 +11,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from urllib.parse import quote, urlencode
 
 import orjson
@@ -24,35 +24,11 @@ from benchmarks.load import run as load
 from benchmarks.results import at_least, at_most
 from benchmarks.search import Known, mistype
 from benchmarks.service import Service, serving
-from benchmarks.workloads import head_of
+from benchmarks.workloads import Repeated, head_of
 
 _PATIENCE = 60.0
 
 Ask = Callable[[Known, random.Random], dict[str, str]]
-
-
-@dataclass
-class Searches:
-    """Asks the same queries over and over; ``answers`` has the first answer to each."""
-
-    token: str
-    paths: Sequence[str]
-    keep: bool
-    answers: dict[int, bytes] = field(default_factory=dict)
-    _sent: int = 0
-    _asked: dict[int, int] = field(default_factory=dict)
-
-    def request(self, connection: int) -> bytes:
-        """Return the next query."""
-        number = self._asked[connection] = self._sent % len(self.paths)
-        self._sent += 1
-        return head_of("GET", self.paths[number], self.token) + b"\r\n"
-
-    def answered(self, connection: int, status: int, head: bytes, body: bytes) -> bool:
-        """Keep the answer, if that is wanted."""
-        if self.keep:
-            self.answers.setdefault(self._asked[connection], body)
-        return status == 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +81,10 @@ def _measure(bench: Bench, service: Service, one: _Class, known: Sequence[Known]
     paths = [
         "/v1/patients?" + urlencode(one.ask(person, chance), quote_via=quote) for person in known
     ]
+    requests = [head_of("GET", path, service.token) + b"\r\n" for path in paths]
     for connections in (1, 8):
         seconds = bench.scaled(8, 1)
-        workload = Searches(service.token, paths, keep=connections == 1)
+        workload = Repeated(requests, keep=connections == 1)
         report = load(
             Plan(service.host, service.port, workload, connections, seconds, warm_up=seconds / 4)
         )

@@ -279,6 +279,29 @@ def keyed(head: bytes, prefix: str, number: int, body: bytes) -> bytes:
     return b"%sidempotency-key: %s-%09d\r\n\r\n%s" % (head, prefix.encode(), number, body)
 
 
+@dataclass
+class Repeated:
+    """Sends the same requests over and over; ``answers`` has the first answer to each."""
+
+    requests: Sequence[bytes]
+    keep: bool
+    answers: dict[int, bytes] = field(default_factory=dict)
+    _sent: int = 0
+    _asked: dict[int, int] = field(default_factory=dict)
+
+    def request(self, connection: int) -> bytes:
+        """Return the next request."""
+        number = self._asked[connection] = self._sent % len(self.requests)
+        self._sent += 1
+        return self.requests[number]
+
+    def answered(self, connection: int, status: int, head: bytes, body: bytes) -> bool:
+        """Keep the answer, if that is wanted."""
+        if self.keep:
+            self.answers.setdefault(self._asked[connection], body)
+        return status == 200
+
+
 def head_of(
     method: str,
     path: str,

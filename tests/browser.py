@@ -5,6 +5,7 @@ Source: https://chromedevtools.github.io/devtools-protocol/
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -22,8 +23,9 @@ BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or shutil.wh
 OPTIONS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-    *("--disable-dev-shm-usage", "--hide-scrollbars", "--remote-debugging-port=0"),
+    *("--disable-dev-shm-usage", "--hide-scrollbars"),
 )
+_LISTENING = ("--remote-debugging-port=0",)
 IN_CI = os.environ.get("CI") == "true"
 
 
@@ -106,7 +108,7 @@ def tab(profile: Path, *, width: int = 360, dark: bool = False) -> Iterator[Tab]
         assert not IN_CI, "there is no chromium, which .ci/run installs"
         pytest.skip("no chromium on this machine (on Debian: apt-get install chromium)")
     browser = subprocess.Popen(
-        [BROWSER, *OPTIONS, f"--user-data-dir={profile}", "about:blank"],
+        [BROWSER, *OPTIONS, *_LISTENING, f"--user-data-dir={profile}", "about:blank"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -144,3 +146,42 @@ def _address(profile: Path) -> str:
             pass
     target = next(t for t in said["result"]["targetInfos"] if t["type"] == "page")
     return f"ws://127.0.0.1:{port}/devtools/page/{target['targetId']}"
+
+
+def widest_in_a_frame(page: str, width: int, folder: Path) -> str:
+    """Return ``W of V``: how wide a page is in a frame of a width, and how much of that is seen.
+
+    Measured by a script inside the page, whose policy is taken off for it.
+    """
+    assert BROWSER is not None
+    page = re.sub(r"<meta http-equiv=[^>]*>", "", page)
+    measuring = (
+        "<script>document.title = document.documentElement.scrollWidth + ' of ' +"
+        " document.documentElement.clientWidth</script></body>"
+    )
+    (folder / "inner.html").write_text(page.replace("</body>", measuring), encoding="utf-8")
+    outer = folder / "outer.html"
+    outer.write_text(
+        f"<!doctype html><iframe src='inner.html' width='{width}' height='900'"
+        " style='border:0'></iframe>"
+        "<script>addEventListener('load', () => { document.title ="
+        " document.querySelector('iframe').contentDocument.title })</script>",
+        encoding="utf-8",
+    )
+    dumped = subprocess.run(
+        [
+            BROWSER,
+            *OPTIONS,
+            "--allow-file-access-from-files",
+            f"--user-data-dir={folder / 'profile'}",
+            "--dump-dom",
+            outer.as_uri(),
+        ],
+        capture_output=True,
+        check=True,
+        text=True,
+        timeout=60,
+    ).stdout
+    found = re.search(r"<title>(\d+ of \d+)</title>", dumped)
+    assert found is not None, dumped
+    return found[1]

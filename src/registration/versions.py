@@ -6,6 +6,7 @@ surprise to it: a mutation that says ``afterMutation`` was made with those chang
 """
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from typing import Any
 
 from registration.command import Attempt, Beside
@@ -223,9 +224,7 @@ def intent_beside(
     ``base`` is what the retired record says, ``theirs`` what the survivor says, ``yours`` what the
     command would have made of the retired one.
     """
-    intended = attempt.handler.aggregate(retired.id)
-    intended.state, intended.version = retired.state, retired.version
-    intended.created_at, intended.last_updated = retired.created_at, retired.last_updated
+    intended = copy(retired)
     base = retired.plain()
     try:
         for event in attempt.decide(intended, beside).own:

@@ -1,12 +1,11 @@
 """The pages for people: well-formed, complete, and on their own."""
 
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
 from itertools import pairwise
 
 import pytest
+from tests.browser import BROWSER, widest_in_a_frame
 
 from registration.api import pages
 from registration.api.app import application
@@ -16,12 +15,6 @@ from registration.settings import Settings
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 SERVED = {"/", "/docs", "/openapi.json", "/problems", "/reports", "/v1/sync/contract"}
 SERVED |= {"/livez", "/readyz", "/metrics"} | {f"/problems/{code}" for code in PROBLEMS}
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chrome")
-BROWSER_OPTIONS = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-    *("--disable-dev-shm-usage", "--hide-scrollbars"),
-)
 
 
 class Reader(HTMLParser):
@@ -179,36 +172,6 @@ def test_what_a_document_says_is_escaped():
 @pytest.mark.parametrize("width", [390, 1200])
 def test_a_browser_shows_the_pages_without_scrolling_sideways(every_page, tmp_path, width):
     """The widest element, measured inside the page: a frame of the given width."""
-    assert BROWSER is not None
     for name in ("/", "/problems", "/docs"):
-        # everything unfolded, and the policy off: the measuring is a script
-        page = every_page[name].replace("<details>", "<details open>")
-        page = re.sub(r"<meta http-equiv=[^>]*>", "", page)
-        page = page.replace(
-            "</body>",
-            "<script>document.title = 'width ' + document.documentElement.scrollWidth +"
-            " ' of ' + document.documentElement.clientWidth</script></body>",
-        )
-        (tmp_path / "inner.html").write_text(page, encoding="utf-8")
-        (tmp_path / "outer.html").write_text(
-            f"<!doctype html><iframe src='inner.html' width='{width}' height='900'"
-            " style='border:0'></iframe>"
-            "<script>addEventListener('load', () => { document.title ="
-            " document.querySelector('iframe').contentDocument.title })</script>",
-            encoding="utf-8",
-        )
-        shown = subprocess.run(
-            [
-                BROWSER,
-                *BROWSER_OPTIONS,
-                "--allow-file-access-from-files",
-                f"--user-data-dir={tmp_path / 'profile'}",
-                "--dump-dom",
-                (tmp_path / "outer.html").as_uri(),
-            ],
-            capture_output=True,
-            check=True,
-            text=True,
-            timeout=60,
-        ).stdout
-        assert f"width {width} of {width}" in shown, name
+        unfolded = every_page[name].replace("<details>", "<details open>")
+        assert widest_in_a_frame(unfolded, width, tmp_path) == f"{width} of {width}", name

@@ -1,11 +1,10 @@
 """A patient's history field by field, as JSON and as a page."""
 
-import re
-import subprocess
 from typing import Any
 
 import pytest
-from tests.api.test_pages import BROWSER, BROWSER_OPTIONS, read
+from tests.api.test_pages import read
+from tests.browser import BROWSER, widest_in_a_frame
 from tests.service import Desk, Service, etag, new_id, place, problem, succeeded
 
 HOSTILE = "<script>alert(1)</script><b title='x'>&amp;\""
@@ -155,33 +154,6 @@ def test_it_takes_a_token_the_scope_and_the_tenant(desk, service: Service):
 
 @pytest.mark.skipif(BROWSER is None, reason="no chromium on this machine")
 def test_a_browser_shows_it_on_a_telephone_without_scrolling_sideways(desk, patient, tmp_path):
-    assert BROWSER is not None
     path = f"{place(patient)}/next-of-kin"
     succeeded(desk.post(path, {"name": "x" * 200, "relationship": "a word " * 20}))
-    shown = re.sub(r"<meta http-equiv=[^>]*>", "", page(desk, patient))
-    measuring = (
-        "<script>document.title = document.documentElement.scrollWidth + ' of ' +"
-        " document.documentElement.clientWidth</script></body>"
-    )
-    (tmp_path / "inner.html").write_text(shown.replace("</body>", measuring), encoding="utf-8")
-    (tmp_path / "outer.html").write_text(
-        "<!doctype html><iframe src='inner.html' width='360' height='900' style='border:0'>"
-        "</iframe><script>addEventListener('load', () => { document.title ="
-        " document.querySelector('iframe').contentDocument.title })</script>",
-        encoding="utf-8",
-    )
-    dumped = subprocess.run(
-        [
-            BROWSER,
-            *BROWSER_OPTIONS,
-            "--allow-file-access-from-files",
-            f"--user-data-dir={tmp_path / 'profile'}",
-            "--dump-dom",
-            (tmp_path / "outer.html").as_uri(),
-        ],
-        capture_output=True,
-        check=True,
-        text=True,
-        timeout=60,
-    ).stdout
-    assert "360 of 360" in dumped
+    assert widest_in_a_frame(page(desk, patient), 360, tmp_path) == "360 of 360"

@@ -42,12 +42,12 @@ from registration.domain.merge_review import (
     Stay,
     ToReview,
     Traces,
-    absorbed_by,
     reviewed,
     stays_of,
     traces_of,
     until_merged,
 )
+from registration.domain.patient_resource import Patient
 from registration.eventstore.mapper import encode
 from registration.eventstore.records import RecordedEvent, key_hash
 from registration.eventstore.store import EventStore, LoadRequest
@@ -209,15 +209,14 @@ async def _to_review(
     state = merge.state
     if state is None or state.status != "reversed":
         return []
-    tenant, retired_id = caller.tenant, state.retired_id
-    store = services(request).store
-    parties = await lineage(store, tenant, (retired_id, state.survivor_id))
-    retired = until_merged(merge.id, parties[retired_id].history)
-    survivor = until_merged(merge.id, parties[state.survivor_id].history)
-    stays = await _stays(store, tenant, merge.id, state)
+    store, tenant = services(request).store, caller.tenant
+    survivor, retired = await asyncio.gather(
+        _history(store, tenant, state.survivor_id), _history(store, tenant, state.retired_id)
+    )
+    stays = await _stays(store, tenant, merge.id, state, survivor)
     traces = (
-        await _traces(store, tenant, state.survivor_id, survivor),
-        await _traces(store, tenant, retired_id, retired),
+        await _traces(store, tenant, state.survivor_id, until_merged(merge.id, survivor)),
+        await _traces(store, tenant, state.retired_id, until_merged(merge.id, retired)),
     )
     found = [
         reviewed(its_id, record, traces, sent_to=await _sent_to(request, caller, record, traces))
@@ -233,21 +232,24 @@ async def _to_review(
     return sorted(found, key=lambda each: each.at)
 
 
+async def _history(store: EventStore, tenant: str, its_id: UUID) -> Sequence[RecordedEvent]:
+    return (await store.load(LoadRequest(tenant, its_id))).events
+
+
 async def _stays(
-    store: EventStore, tenant: str, merge_id: UUID, state: MergeState
+    store: EventStore,
+    tenant: str,
+    merge_id: UUID,
+    state: MergeState,
+    survivor: Sequence[RecordedEvent],
 ) -> list[tuple[UUID, Stay]]:
     """Return when the survivor stood for the retired record, and what it was merged into then."""
-
-    async def stays(its_id: UUID) -> list[Stay]:
-        loaded = await store.load(LoadRequest(tenant, its_id))
-        return list(stays_of(state.retired_id, loaded.events))
-
-    (first,) = (s for s in await stays(state.survivor_id) if s.undone == merge_id)
+    (first,) = (stay for stay in stays_of(state.retired_id, survivor) if stay.undone == merge_id)
     found = [(state.survivor_id, first)]
     asked = list(first.above)
     while asked:
         its_id = asked.pop()
-        for stay in await stays(its_id):
+        for stay in stays_of(state.retired_id, await _history(store, tenant, its_id)):
             within = first.since <= stay.since and stay.until <= first.until
             if (within or stay.undone == merge_id) and (its_id, stay) not in found:
                 found.append((its_id, stay))
@@ -259,9 +261,11 @@ async def _traces(
     store: EventStore, tenant: str, patient_id: UUID, history: Sequence[Recorded]
 ) -> Traces:
     """Return what tells a record from another, with all that had been merged into it."""
-    absorbed = await lineage(store, tenant, absorbed_by(history))
-    others = [absorbed[each].history for each in absorbed_by(history)]
-    return traces_of(patient_id, history, *others)
+    state = Patient(patient_id, history).state
+    absorbed = await asyncio.gather(
+        *(_history(store, tenant, each) for each in (state.absorbed if state else ()))
+    )
+    return traces_of(patient_id, history, *absorbed)
 
 
 async def _sent_to(

@@ -69,11 +69,10 @@ class Traces(NamedTuple):
 class Stay(NamedTuple):
     """A time in which a record stood for another one as well, until a merge was undone.
 
-    ``before`` is its history up to then and ``during`` what came to it meanwhile, merges left out.
-    ``above`` are the records that it was merged into itself in that time.
+    ``during`` is what came to it meanwhile, merges left out; ``above`` are the records that it was
+    merged into itself in that time.
     """
 
-    before: Sequence[Recorded]
     during: Sequence[Recorded]
     since: datetime
     until: datetime
@@ -83,7 +82,6 @@ class Stay(NamedTuple):
 
 def stays_of(patient_id: UUID, history: Sequence[Recorded]) -> Iterator[Stay]:
     """Yield the times in which the record of a history stood for another one, and does no more."""
-    before: list[Recorded] = []
     during: list[Recorded] = []
     above: list[UUID] = []
     since: datetime | None = None
@@ -92,16 +90,16 @@ def stays_of(patient_id: UUID, history: Sequence[Recorded]) -> Iterator[Stay]:
             case PatientAbsorbed(patient_id=its_id) if its_id == patient_id:
                 since = record.recorded_at
             case PatientReleased() as event if since and patient_id in event.patient_ids:
-                yield Stay(before, during, since, record.recorded_at, event.merge_id, above)
-                before, during, above, since = [*before, *during], [], [], None
+                yield Stay(during, since, record.recorded_at, event.merge_id, above)
+                during, above, since = [], [], None
             case PatientMergedAway() as event if since:
                 above.append(event.survivor_id)
-            case event if Touch.MERGE not in event.TOUCHES:
-                (before if since is None else during).append(record)
+            case event if since and Touch.MERGE not in event.TOUCHES:
+                during.append(record)
 
 
 def until_merged(merge_id: UUID, history: Sequence[Recorded]) -> Sequence[Recorded]:
-    """Return a retired record's history as it was before the merge."""
+    """Return a record's history as it was before a merge."""
     return list(
         takewhile(lambda record: getattr(record.event, "merge_id", None) != merge_id, history)
     )
@@ -118,18 +116,6 @@ def traces_of(patient_id: UUID, *histories: Sequence[Recorded]) -> Traces:
         frozenset(meta["facility"] for meta in metas if "facility" in meta),
         frozenset(text for record in records for _, text in _texts(record, "")),
     )
-
-
-def absorbed_by(history: Sequence[Recorded]) -> list[UUID]:
-    """Return the records that belong to the one of a history at its end."""
-    absorbed: dict[UUID, None] = {}
-    for record in history:
-        match record.event:
-            case PatientAbsorbed(patient_id=its_id):
-                absorbed[its_id] = None
-            case PatientReleased(patient_ids=ids):
-                absorbed = {each: None for each in absorbed if each not in ids}
-    return list(absorbed)
 
 
 def reviewed(
