@@ -24,14 +24,18 @@ import registration.cli  # noqa: F401  (all commands, in their order, whatever a
 from registration.eventstore.embedded import EmbeddedPostgres
 from registration.eventstore.grants import APP_ROLE, grant
 from registration.eventstore.migrations import migrate
+from registration.eventstore.sealing import KEYRING, master_of
 
+MASTER_KEY = "dGhlIG1hc3RlciBrZXkgb2YgYWxsIHRoZSB0ZXN0cyE="
 _SERVER_DIR = pytest.StashKey[Path]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
     # The settings of whoever runs the tests are not the tests'.
+    os.environ["REGISTRATION_MASTER_KEY"] = MASTER_KEY
+    KEYRING.use(master_of(MASTER_KEY))
     for name in [name for name in os.environ if name.startswith("REGISTRATION_")]:
-        if name != "REGISTRATION_TEST_DATABASE_URL":
+        if name not in ("REGISTRATION_TEST_DATABASE_URL", "REGISTRATION_MASTER_KEY"):
             del os.environ[name]
     worker = getattr(config, "workerinput", None)
     if worker is not None:

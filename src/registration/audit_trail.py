@@ -21,14 +21,13 @@ _PAGE = 1000
 _EVER = datetime(1, 1, 1, tzinfo=UTC)
 
 _EVENTS = """
-SELECT e.tenant, e.position, e.stream_id, e.version, e.topic, e.data, e.metadata, e.recorded_at,
-       e.hash, f.topic, f.data
-  FROM (SELECT * FROM registration.event
+SELECT e.*, f.topic, f.data, f.key
+  FROM (SELECT * FROM registration.readable_event
          WHERE tenant = %(tenant)s AND position > %(after)s
          ORDER BY position LIMIT %(page)s) AS e
  CROSS JOIN LATERAL (
-    SELECT topic, data FROM registration.event
-     WHERE event.tenant = e.tenant AND event.stream_id = e.stream_id AND event.version = 1 OFFSET 0
+    SELECT topic, data, key FROM registration.readable_event AS first
+     WHERE first.tenant = e.tenant AND first.stream_id = e.stream_id AND first.version = 1 OFFSET 0
  ) AS f
  ORDER BY e.position
 """
@@ -63,7 +62,7 @@ def shown_event(
         "patientIds": patient_ids,
         "hash": recorded.hash.hex(),
     }
-    return shown | {"data": orjson.Fragment(recorded.data)} if with_data else shown
+    return shown | {"data": orjson.Fragment(recorded.said)} if with_data else shown
 
 
 def _kind(recorded: RecordedEvent) -> str:
@@ -140,8 +139,8 @@ def _changes(
         _EVENTS, {"tenant": tenant, "after": after, "page": _PAGE}, binary=True
     ).fetchall():
         for row in rows:
-            recorded = RecordedEvent(*row[:9])
-            first = replace(recorded, topic=row[9], data=row[10])
+            recorded = RecordedEvent(*row[:10])
+            first = replace(recorded, version=1, topic=row[10], data=row[11], key=row[12])
             yield recorded.recorded_at, Change(recorded, patients_of(row[2], first.known))
         after = rows[-1][1]
 

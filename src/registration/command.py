@@ -72,10 +72,14 @@ class Refusal(Exception):
 
 
 class Beside(NamedTuple):
-    """What a decision looks at beside its own record: another one, the patients of a merge."""
+    """What a decision looks at beside its own record: another one, the patients of a merge.
+
+    ``keys`` are the wrapped keys of the people whom any of them is about.
+    """
 
     related: Aggregate[Any] | None = None
     parties: Parties = MappingProxyType({})
+    keys: Mapping[UUID, bytes] = MappingProxyType({})
 
 
 class Attempt(NamedTuple):

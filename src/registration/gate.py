@@ -9,10 +9,8 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
-
-import orjson
 
 from registration.command import (
     Attempt,
@@ -32,17 +30,15 @@ from registration.domain.events import Event
 from registration.domain.handlers import added_entry, claims
 from registration.domain.merge import Parties, merged_away, survivor_of
 from registration.domain.patient_resource import Patient
-from registration.eventstore.mapper import encode
+from registration.erased import refuse_erased
 from registration.eventstore.records import (
     AppendRequest,
     Claim,
     KeyReused,
-    NewEvent,
     Outcome,
     RecordedEvent,
     Stored,
     VersionConflict,
-    event_digest,
     key_hash,
 )
 from registration.eventstore.store import (
@@ -52,12 +48,22 @@ from registration.eventstore.store import (
     LoadRequest,
 )
 from registration.lineage import lineage
-from registration.refusals import REMEMBERED, id_taken, key_reused, stored_refusal, visible
+from registration.refusals import (
+    REMEMBERED,
+    id_taken,
+    key_reused,
+    people_in,
+    sealed_refusal,
+    stored_refusal,
+    visible,
+)
+from registration.sealer import keys_from, sealer
 from registration.versions import check_version, intent_beside, mutation_of
 
 MOST_RACES = 20
 """Times that a command is decided again because another process moved its stream meanwhile."""
 
+History = Sequence[RecordedEvent]
 _TICK = timedelta(microseconds=1)
 _REFUSED_FOR_GOOD = 1
 """Stands for the status of a queued write's refusal: a person has settled it since."""
@@ -125,7 +131,7 @@ class Gate:
     async def _create(self, attempt: Attempt) -> Reply | None:
         blank = attempt.handler.aggregate(attempt.aggregate_id)
         await self._require_dependency(attempt, ())
-        beside = Beside(await self._related(attempt), await self._parties(attempt, None))
+        beside = await self._beside(attempt, await self._related(attempt), None, ())
         await self._refuse_merged(attempt, beside.related, beside)
         decided = attempt.decide(blank, beside)
         reply = await self._append(attempt, blank, decided, beside)
@@ -141,15 +147,16 @@ class Gate:
         return bool(loaded.events)
 
     async def _change(self, attempt: Attempt) -> Reply | None:
-        loaded, related = await asyncio.gather(
+        loaded, other = await asyncio.gather(
             self._store.load(
                 LoadRequest(attempt.context.tenant, attempt.aggregate_id, attempt.key)
             ),
             self._related(attempt),
         )
+        kind = attempt.handler.aggregate
+        refuse_erased(kind, loaded.events)
         if loaded.outcome is not None:
             return await self._first(attempt, loaded.outcome)
-        kind = attempt.handler.aggregate
         seen = kind.of(attempt.aggregate_id, loaded.events)
         if seen is None:
             if not attempt.handler.extends:
@@ -158,7 +165,7 @@ class Gate:
                 raise id_taken()
             seen = kind(attempt.aggregate_id)
         await self._require_dependency(attempt, loaded.events)
-        beside = Beside(related, await self._parties(attempt, seen.state))
+        beside = await self._beside(attempt, other, seen.state, loaded.events)
         await self._refuse_merged(attempt, seen, beside)
         check_version(attempt, loaded.events, seen, beside)
         decided = attempt.decide(seen, beside)
@@ -181,20 +188,33 @@ class Gate:
         if known.outcome is None or known.outcome.body is not None:
             raise DomainError("DEPENDENCY_FAILED", "What this builds on was not applied.")
 
-    async def _related(self, attempt: Attempt) -> Aggregate[Any] | None:
+    async def _related(self, attempt: Attempt) -> tuple[Aggregate[Any] | None, History]:
         """Return the other aggregate that the decision looks at; ``None`` where there is none."""
         if attempt.handler.related is None:
-            return None
+            return None, ()
         kind, its_id = attempt.handler.related(attempt.command.payload, attempt.command.entry)
         loaded = await self._store.load(LoadRequest(attempt.context.tenant, its_id))
-        return kind.of(its_id, loaded.events)
+        refuse_erased(kind, loaded.events)
+        return kind.of(its_id, loaded.events), loaded.events
 
-    async def _parties(self, attempt: Attempt, state: Any) -> Parties:
-        """Return the patients of a merge, with all that they were merged into."""
-        if attempt.handler.parties is None:
-            return {}
-        asked = attempt.handler.parties(state, attempt.command.payload)
-        return await lineage(self._store, attempt.context.tenant, asked)
+    async def _beside(
+        self,
+        attempt: Attempt,
+        related: tuple[Aggregate[Any] | None, History],
+        state: Any,
+        history: History,
+    ) -> Beside:
+        """Return what the decision looks at beside its record, and the keys of all these people."""
+        parties: Parties = {}
+        if attempt.handler.parties is not None:
+            asked = attempt.handler.parties(state, attempt.command.payload)
+            parties = await lineage(
+                self._store, attempt.context.tenant, asked, whole=attempt.handler.whole
+            )
+        theirs = [cast(History, party.history) for party in parties.values()]
+        for each in theirs:
+            refuse_erased(Patient, each)
+        return Beside(related[0], parties, keys_from((history, related[1], *theirs)))
 
     async def _refuse_merged(
         self, attempt: Attempt, seen: Aggregate[Any] | None, beside: Beside
@@ -223,15 +243,16 @@ class Gate:
             await attempt.command.beforehand(events)
         version = seen.version + len(events)
         guarded = related is not None and attempt.handler.guarded
+        writing = await sealer(self._store, attempt, seen, decided, beside)
         stored = [
             *(
                 made
                 for its_id, theirs in decided.others.items()
-                for made in _new_events(
-                    attempt, its_id, theirs, beside.parties[its_id].patient.version + 1
+                for made in writing.new_events(
+                    its_id, theirs, beside.parties[its_id].patient.version + 1
                 )
             ),
-            *_new_events(attempt, attempt.aggregate_id, events, seen.version + 1),
+            *writing.new_events(attempt.aggregate_id, events, seen.version + 1),
         ]
         verdict = await self._store.append(
             attempt.context.tenant,
@@ -240,10 +261,11 @@ class Gate:
                 version=version,
                 status=201 if attempt.handler.makes else 200,
                 events=stored,
-                claims=_claims(attempt, seen, events),
+                claims=_claims(attempt, seen, decided, beside),
                 key=attempt.key,
                 fingerprint=attempt.fingerprint,
                 guard=(related.id, related.version) if related and guarded else None,
+                new_key=writing.new_key,
             ),
         )
         if isinstance(verdict, Stored):
@@ -281,6 +303,8 @@ class Gate:
                 return await self._first(attempt, known.outcome)
         if attempt.command.key is None or error.code not in REMEMBERED:
             raise Refusal(visible(error, attempt))
+        people = people_in(error, attempt)
+        keys = await self._store.keys(attempt.context.tenant, people) if people else {}
         verdict = await self._store.append(
             attempt.context.tenant,
             AppendRequest(
@@ -289,9 +313,7 @@ class Gate:
                 status=_REFUSED_FOR_GOOD if attempt.command.offline else FORGOTTEN_IN_TIME,
                 key=attempt.key,
                 fingerprint=attempt.fingerprint,
-                body=orjson.dumps(
-                    {"code": error.code, "detail": error.detail, "extra": error.extra}
-                ),
+                body=sealed_refusal(error, attempt, keys),
             ),
         )
         if isinstance(verdict, Outcome):
@@ -332,6 +354,10 @@ class Gate:
         loaded = await self._store.load(
             LoadRequest(attempt.context.tenant, outcome.stream_id, until=until)
         )
+        try:
+            refuse_erased(attempt.handler.aggregate, loaded.events)
+        except DomainError as error:
+            raise Refusal(error, replayed=True) from None
         then = attempt.handler.aggregate(outcome.stream_id, loaded.events)
         made = [record.event for record in loaded.events if record.version == outcome.version]
         position = loaded.events[-1].position if latest else outcome.position
@@ -366,23 +392,18 @@ def _confirmation_of(attempt: Attempt, outcome: Outcome) -> UUID | None:
     return fingerprint_of(direct)
 
 
-def _new_events(
-    attempt: Attempt, stream_id: UUID, events: Sequence[Event], version: int
-) -> list[NewEvent]:
-    tenant, metadata = attempt.context.tenant, attempt.metadata
-    made = []
-    for number, event in enumerate(events, version):
-        data = encode(event)
-        digest = event_digest(tenant, stream_id, number, event.TOPIC, metadata, data)
-        made.append(NewEvent(stream_id, number, event.TOPIC, data, metadata, digest))
-    return made
-
-
-def _claims(attempt: Attempt, seen: Aggregate[Any], events: Sequence[Event]) -> list[Claim]:
+def _claims(
+    attempt: Attempt, seen: Aggregate[Any], decided: Decided, beside: Beside
+) -> list[Claim]:
+    told = [(attempt.aggregate_id, seen.state, decided.own)]
+    told += [
+        (its_id, beside.parties[its_id].state, events) for its_id, events in decided.others.items()
+    ]
     return [
-        Claim(system, value, attempt.aggregate_id, take)
+        Claim(system, value, its_id, take)
+        for its_id, state, events in told
         for event in events
-        for system, value, take in claims(seen.state, event)
+        for system, value, take in claims(state, event)
     ]
 
 

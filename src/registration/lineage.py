@@ -14,10 +14,13 @@ from registration.domain.patient_resource import Patient
 from registration.eventstore.store import EventStore, LoadRequest
 
 
-async def lineage(store: EventStore, tenant: str, patient_ids: Iterable[UUID]) -> Parties:
+async def lineage(
+    store: EventStore, tenant: str, patient_ids: Iterable[UUID], *, whole: bool = False
+) -> Parties:
     """Return these patients, and every record that they were merged into, by id.
 
-    What is no patient is left out. One round trip for each link of the longest chain.
+    ``whole``: what was merged into those as well. What is no patient is left out, and who was
+    erased is blank. One round trip for each link of the longest chain.
     """
     found: dict[UUID, Party] = {}
     asked = set(patient_ids)
@@ -31,8 +34,10 @@ async def lineage(store: EventStore, tenant: str, patient_ids: Iterable[UUID]) -
                 continue
             found[its_id] = Party(patient, read.events)
             above = patient.state.merged_into
-            if above is not None and above not in found:
-                asked.add(above)
+            near = {above} if above is not None else set()
+            if whole:
+                near |= patient.state.absorbed.keys()
+            asked |= near - found.keys()
     return found
 
 

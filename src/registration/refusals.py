@@ -1,6 +1,8 @@
 """How the gate refuses: which refusals it remembers, and what of them a caller may see."""
 
+from collections.abc import Mapping
 from typing import Any
+from uuid import UUID
 
 import orjson
 
@@ -8,6 +10,7 @@ from registration.command import Attempt, Refusal
 from registration.domain.errors import DomainError
 from registration.domain.patient_resource import Patient
 from registration.eventstore.records import Outcome
+from registration.eventstore.sealing import KEYRING, NEVER_SEALED, Place, public_part
 
 REMEMBERED = frozenset(
     {
@@ -23,6 +26,7 @@ REMEMBERED = frozenset(
         "MERGE_NOT_ALLOWED",
         "PORTRAIT_GONE",
         "ERASED",
+        "ERASURE_NOT_ALLOWED",
     }
 )
 """Refusals that depend on what is stored, and so are worth remembering under a key. The others
@@ -44,10 +48,59 @@ def key_reused(attempt: Attempt) -> DomainError:
 
 
 def stored_refusal(outcome: Outcome, attempt: Attempt) -> Refusal:
-    """Build the refusal that the first request with this key got."""
-    stored = orjson.loads(outcome.body or b"{}")
-    error = DomainError(stored["code"], stored["detail"], stored["extra"])
+    """Build the refusal that the first request with this key got.
+
+    What it said of people is gone once one of them was erased.
+    """
+    body = outcome.body or b"{}"
+    text = KEYRING.opened(_place(attempt), body, outcome.body_key)
+    stored = orjson.loads(public_part(body) if text is None else text)
+    error = DomainError(stored["code"], stored["detail"], stored.get("extra", {}))
     return Refusal(visible(error, attempt), replayed=True)
+
+
+def sealed_refusal(error: DomainError, attempt: Attempt, keys: Mapping[UUID, bytes]) -> bytes:
+    """Return a refusal as it is stored: what it says of people is sealed to them.
+
+    ``keys`` are those of the people of :func:`people_in`; without one of them that is left out.
+    """
+    told = {"code": error.code, "detail": error.detail}
+    text = orjson.dumps({**told, "extra": error.extra})
+    people = people_in(error, attempt)
+    if not people:
+        return text
+    wrapped = [keys.get(person) for person in people]
+    if None in wrapped:
+        return orjson.dumps({**told, "extra": {}})
+    if NEVER_SEALED in wrapped:
+        return text
+    return KEYRING.seal(
+        _place(attempt), text, frozenset(told), people, b"".join(filter(None, wrapped))
+    )
+
+
+def people_in(error: DomainError, attempt: Attempt) -> tuple[UUID, ...]:
+    """Return whom a refusal tells something of; empty where it tells ids alone, or nothing."""
+    extra = error.extra
+    if error.code in _OF_IDS_ALONE or not extra:
+        return ()
+    if error.code == "PATIENT_MERGED":
+        return UUID(extra["patientId"]), UUID(extra["survivorId"])
+    if "patients" in extra:  # both records of a merge
+        return tuple(UUID(each["patientId"]) for each in extra["patients"])
+    if attempt.handler.aggregate is Patient:
+        return (attempt.aggregate_id,)
+    patient_id = extra.get("current", {}).get("patientId")
+    return () if patient_id is None else (UUID(patient_id),)
+
+
+_OF_IDS_ALONE = frozenset({"IDENTIFIER_CONFLICT", "ERASED", "ERASURE_NOT_ALLOWED"})
+
+
+def _place(attempt: Attempt) -> Place:
+    """Return where a refusal is bound to: the key that it is remembered under."""
+    key = attempt.key or attempt.aggregate_id
+    return Place(attempt.context.tenant, key, 0, "outcome")
 
 
 _PATIENT_DATA = frozenset({"current", "fields", "patientId"})

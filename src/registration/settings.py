@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from registration.domain.commands import KEY
 from registration.domain.consent import PORTRAIT
 from registration.domain.identifiers import check_systems
+from registration.eventstore.sealing import master_of
 
 ENV_PREFIX = "REGISTRATION_"
 
@@ -48,6 +49,18 @@ class Settings(BaseSettings):
         None,
         description="An external PostgreSQL (15 or newer), as `postgresql://user@host/database`. "
         "Unset: a PostgreSQL is started in the data folder.",
+    )
+    master_key: str | None = Field(
+        None,
+        repr=False,
+        description="What the keys of patients are wrapped with: 32 random bytes in base64, as "
+        "`openssl rand -base64 32` prints. Needed with `database_url`; keep it where no copy of "
+        "the database is. Unset: made in the data folder, in `master-key`.",
+    )
+    former_master_keys: list[str] = Field(
+        default_factory=list,
+        repr=False,
+        description="Earlier master keys, as a JSON array, until `registration rewrap` has run.",
     )
     host: str = Field(
         "127.0.0.1",
@@ -171,6 +184,16 @@ class Settings(BaseSettings):
         description="Whether `serve` runs the read models in a child process. Turn it off to run "
         "`registration project` yourself.",
     )
+
+    @field_validator("master_key", "former_master_keys")
+    @classmethod
+    def _master_keys_are_keys(cls, said: str | list[str] | None) -> str | list[str] | None:
+        try:
+            for text in [said] if isinstance(said, str) else said or ():
+                master_of(text)
+        except ValueError:
+            raise ValueError("a master key is 32 bytes in base64") from None
+        return said
 
     @field_validator("identifier_systems")
     @classmethod

@@ -27,6 +27,7 @@ from registration.api import (
     candidates,
     consents,
     encounters,
+    erasures,
     extensions,
     keys,
     matching,
@@ -62,6 +63,7 @@ from registration.api.shortcut import Shortcut
 from registration.api.stopping import told_to_stop
 from registration.command import Refusal
 from registration.domain.contract import Operation
+from registration.domain.erasure import Erasure
 from registration.domain.errors import DomainError
 from registration.domain.merge import Merge
 from registration.domain.patient_resource import Patient
@@ -73,6 +75,7 @@ from registration.eventstore.store import (
     StoreUnavailableError,
 )
 from registration.gate import Gate
+from registration.master_keys import unlock
 from registration.memory import collect_seldom
 from registration.portraits import Portraits
 from registration.projections import matching_model
@@ -133,7 +136,7 @@ def _hot_routes() -> list[Route]:
 
 _PARTS = (
     *(patients, consents, portraits, extensions, encounters),
-    *(matching, candidates, merges, sync, reports, report_page),
+    *(matching, candidates, merges, erasures, sync, reports, report_page),
     *(timeline, audit, audit_log, operations),
 )
 
@@ -162,6 +165,9 @@ def application(settings: Settings, clock: Callable[[], datetime] | None = None)
     app.router.routes.append(
         Route("/v1/mpi/merges/{id}", reader_of(Merge), methods=["GET"], name="merge.read")
     )
+    app.router.routes.append(
+        Route("/v1/erasures/{id}", reader_of(Erasure), methods=["GET"], name="erasure.read")
+    )
     for kind, handler in _HANDLERS.items():
         app.add_exception_handler(kind, handler)
     return app
@@ -174,6 +180,7 @@ def _lifespan(settings: Settings, clock: Callable[[], datetime] | None) -> Any:
         if url is None:
             raise RuntimeError("the service needs a database_url")
         matching_model.use(settings.mpi_model)
+        await asyncio.to_thread(unlock, settings, url)
         store = EventStore(
             url,
             ttl=timedelta(seconds=settings.idempotency_ttl),

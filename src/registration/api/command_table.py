@@ -50,6 +50,7 @@ class CommandRoute:
 
 _PATIENT = "/v1/patients/{id}"
 _MERGE = "/v1/mpi/merges/{id}"
+_ERASURE = "/v1/erasures/{id}"
 
 COMMAND_ROUTES: tuple[CommandRoute, ...] = (
     CommandRoute("POST", "/v1/patients", Operation.REGISTER_PATIENT, "Register a patient"),
@@ -157,5 +158,18 @@ COMMAND_ROUTES: tuple[CommandRoute, ...] = (
         Operation.PUBLISH_SCHEMA,
         "Publish a version of an extension schema",
         "schema",
+    ),
+    CommandRoute(
+        "POST", "/v1/erasures", Operation.REQUEST_ERASURE, "Request that a patient be erased"
+    ),
+    CommandRoute(
+        "POST",
+        f"{_ERASURE}/approval",
+        Operation.APPROVE_ERASURE,
+        "Approve the erasure of a patient, which carries it out for good",
+        body_optional=True,
+    ),
+    CommandRoute(
+        "POST", f"{_ERASURE}/refusal", Operation.REFUSE_ERASURE, "Refuse to erase a patient"
     ),
 )

@@ -1,4 +1,4 @@
-"""The embedded token issuer: one signing key in the data folder, and tokens for five roles.
+"""The embedded token issuer: one signing key in the data folder, and tokens for six roles.
 
 For an installation without an identity provider. With `jwks_url` set nothing here is used.
 """
@@ -32,6 +32,9 @@ SCOPES: Final = (
     "mpi:read",
     "mpi:propose",
     "mpi:approve",
+    "erasure:read",
+    "erasure:request",
+    "erasure:approve",
     "schema:write",
     "audit:read",
     "report:read",
@@ -52,6 +55,7 @@ ROLES: Final[dict[str, tuple[str, ...]]] = {
     "analyst": ("report:read",),
     "auditor": ("audit:read", "patient:read"),
     "mpi": ("patient:read", "encounter:read", "mpi:read", "mpi:propose", "mpi:approve"),
+    "privacy": ("patient:read", "erasure:read", "erasure:request", "erasure:approve"),
     "admin": SCOPES,
 }
 

@@ -21,7 +21,8 @@ from registration.domain.aggregate import Aggregate
 from registration.domain.candidate import Dismissal
 from registration.domain.contract import Operation, Resource, rules_for
 from registration.domain.encounter import Encounter
-from registration.domain.extension_schema import SchemaVersion
+from registration.domain.erasure import Erasure, ErasureResource
+from registration.domain.extension_schema import ExtensionSchema, SchemaVersion
 from registration.domain.handlers import HANDLERS
 from registration.domain.merge import Merge, MergeResource
 from registration.domain.patient_resource import Patient, PatientResource
@@ -38,6 +39,7 @@ _TAGS = (
     "extensions",
     "encounters",
     "mpi",
+    "erasures",
     "sync",
     "audit",
     "reports",
@@ -50,6 +52,7 @@ _TAG_OF = {
     Resource.EXTENSION_SCHEMA: "extensions",
     Resource.ENCOUNTER: "encounters",
     Resource.MERGE_DECISION: "mpi",
+    Resource.ERASURE: "erasures",
 }
 _ANSWERS: dict[Operation, type[BaseModel]] = {
     Operation.SET_CONSENT: Consent,
@@ -63,6 +66,9 @@ _ANSWERS: dict[Operation, type[BaseModel]] = {
     Operation.REJECT_MERGE: MergeResource,
     Operation.UNMERGE: Unmerged,
     Operation.DISMISS_CANDIDATE: Dismissal,
+    Operation.REQUEST_ERASURE: ErasureResource,
+    Operation.APPROVE_ERASURE: ErasureResource,
+    Operation.REFUSE_ERASURE: ErasureResource,
 }
 """What a command answers with, where that is not the patient."""
 _COMMON = (
@@ -125,6 +131,7 @@ def document(app: FastAPI, queries: Iterable[BaseRoute]) -> dict[str, Any]:
             ("/v1/patients/{id}", Patient, PatientResource),
             ("/v1/encounters/{id}", Encounter, ShownEncounter),
             ("/v1/mpi/merges/{id}", Merge, MergeResource),
+            ("/v1/erasures/{id}", Erasure, ErasureResource),
         ):
             made["paths"].setdefault(path, {})["get"] = _get_one(path, kind, model)
         app.openapi_schema = made
@@ -291,6 +298,9 @@ _MAY_REFUSE: dict[Operation, tuple[str, ...]] = {
     Operation.DISMISS_CANDIDATE: ("READ_MODEL_BEHIND",),
     Operation.OPEN_ENCOUNTER: ("NOT_FOUND", "PATIENT_DECEASED", "PATIENT_MERGED"),
     Operation.TRANSITION_ENCOUNTER: ("ENCOUNTER_TRANSITION_NOT_ALLOWED",),
+    Operation.REQUEST_ERASURE: ("NOT_FOUND", "PATIENT_MERGED"),
+    Operation.APPROVE_ERASURE: ("ERASURE_NOT_ALLOWED", "PATIENT_MERGED"),
+    Operation.REFUSE_ERASURE: ("ERASURE_NOT_ALLOWED",),
 }
 """What a decision may refuse with, beside what every command may."""
 
@@ -304,6 +314,8 @@ def _refusals(route: CommandRoute) -> Iterable[str]:
     if rule.needs_version:
         yield "VERSION_REQUIRED"
     yield "IDEMPOTENCY_IN_FLIGHT"
+    if handler.aggregate is not ExtensionSchema:
+        yield "ERASED"
     if handler.makes:
         yield "ID_TAKEN"
     if handler.creates:
@@ -394,6 +406,7 @@ def _get_one(path: str, kind: type[Aggregate[Any]], model: type[BaseModel]) -> d
                 "UNAUTHENTICATED",
                 "FORBIDDEN",
                 "NOT_FOUND",
+                *(() if kind.OUTLIVES_ERASURE else ("ERASED",)),
                 "VALIDATION_FAILED",
                 "UNAVAILABLE",
                 "READ_MODEL_BEHIND",

@@ -56,7 +56,8 @@ async def search_past(
         *(its.store.load(LoadRequest(tenant, each)) for each in candidates if each > after)
     )
     histories = (known_at(as_of, read.events) for read in loaded)
-    patients = (Patient.of(each[0].stream_id, each) for each in histories if each)
+    there = (each for each in histories if each and not each[0].is_about_the_erased)
+    patients = (Patient.of(each[0].stream_id, each) for each in there)
     found = [patient for patient in patients if patient is not None and asked.meets(patient)]
     shown = found[: query.limit]
     saw(request, (patient.id for patient in shown))

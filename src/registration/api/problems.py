@@ -99,6 +99,13 @@ PROBLEMS: dict[str, Problem] = {
         "These two records cannot be merged as asked.",
         "Read the detail; some cases can be overridden with a reason.",
     ),
+    "ERASURE_NOT_ALLOWED": Problem(
+        409,
+        "Erasure not allowed",
+        "This request cannot be carried out: it is not open any more, or what it is about is not "
+        "what it was.",
+        "Read the detail.",
+    ),
     "IDEMPOTENCY_IN_FLIGHT": Problem(
         409,
         "First request still running",

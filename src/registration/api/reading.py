@@ -24,6 +24,7 @@ from registration.command import require_scope
 from registration.domain.aggregate import Aggregate
 from registration.domain.errors import DomainError, invalid, not_found
 from registration.domain.timeline import patients_of
+from registration.erased import refuse_erased
 from registration.eventstore.records import RecordedEvent
 from registration.eventstore.store import LATEST, LoadRequest
 from registration.projections.status import wait_for
@@ -80,6 +81,7 @@ async def as_it_stood(request: Request, kind: type[Aggregate[Any]]) -> tuple[Cal
     loaded = await services(request).store.load(
         LoadRequest(caller.tenant, its_id, until=version or LATEST)
     )
+    refuse_erased(kind, loaded.events)
     found = kind.of(its_id, known_at(as_of, loaded.events))
     if found is None or (version is not None and found.version != version):
         raise not_found(kind.KIND if version is None else f"version of the {kind.KIND}")
@@ -105,6 +107,7 @@ async def loaded_aggregate(
 ) -> Any:
     """Return the aggregate to show as it is, or as it was known. Raises ``NOT_FOUND``."""
     loaded = await services(request).store.load(LoadRequest(caller.tenant, its_id))
+    refuse_erased(kind, loaded.events)
     found = kind.of(its_id, known_at(as_of, loaded.events))
     if found is None:
         raise not_found(kind.KIND)
@@ -251,6 +254,7 @@ async def history_of(
         ),
         store.load(LoadRequest(caller.tenant, its_id, until=1)),
     )
+    refuse_erased(kind, first.events)
     if kind.of(its_id, first.events) is None:
         raise not_found(kind.KIND)
     saw(request, patients_of(its_id, first.events[0].event))
@@ -271,7 +275,7 @@ def _shown(record: RecordedEvent) -> dict[str, Any]:
         "client": record.meta.get("client"),
         "clientMutationId": record.meta.get("clientMutationId"),
         "supersedes": record.meta.get("supersedes"),
-        "data": orjson.Fragment(record.data),
+        "data": orjson.Fragment(record.said),
         "hash": record.hash.hex(),
     }
 

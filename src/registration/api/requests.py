@@ -362,6 +362,8 @@ EncounterReader = Annotated[Caller, Depends(_with_scope("encounter:read"))]
 """A caller who may read encounters."""
 IndexReader = Annotated[Caller, Depends(_with_scope("mpi:read"))]
 """A caller who may look into the master patient index."""
+ErasureReader = Annotated[Caller, Depends(_with_scope("erasure:read"))]
+"""A caller who may see who is to be erased."""
 Analyst = Annotated[Caller, Depends(_with_scope("report:read"))]
 """A caller who may read reports."""
 Syncer = Annotated[Caller, Depends(_with_scope("sync"))]

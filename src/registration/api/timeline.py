@@ -16,6 +16,7 @@ from registration.api.wire_audit import Timeline
 from registration.domain.errors import invalid, not_found
 from registration.domain.patient_resource import Patient
 from registration.domain.timeline import Step, steps
+from registration.erased import refuse_erased
 from registration.eventstore.store import LoadRequest
 
 router = APIRouter(tags=["audit"])
@@ -43,6 +44,7 @@ async def timeline(
             raise invalid("/cursor", "is no cursor of this list")
     until = min(after + page.limit + 1, 2**31 - 1)
     loaded = await services(request).store.load(LoadRequest(caller.tenant, patient_id, until=until))
+    refuse_erased(Patient, loaded.events)
     patient = Patient.of(patient_id, loaded.events)
     if patient is None:
         raise not_found("patient")

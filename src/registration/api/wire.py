@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from registration.domain.encounter import EncounterResource
+from registration.domain.erasure import ErasureResource
 from registration.domain.extension_schema import SchemaVersion
 from registration.domain.merge import MergeResource
 from registration.domain.merge_review import ToReview
@@ -191,6 +192,13 @@ class EncounterBoard(Answer):
     time_zone: str
     counts: dict[EncounterStatus, BoardCount]
     items: list[BoardEntry]
+    next: str | None
+
+
+class ErasureList(Answer):
+    """A page of requests to erase a patient."""
+
+    items: list[ErasureResource]
     next: str | None
 
 

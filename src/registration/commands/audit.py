@@ -10,9 +10,9 @@ from registration.commands.common import (
     DatabaseUrl,
     DataDir,
     Tenant,
-    database,
     instant_of,
     load_settings,
+    unlocked_database,
 )
 
 audit = typer.Typer(
@@ -60,7 +60,7 @@ def export(
     moment = None if since is None else instant_of(since, "--since")
     settings = load_settings(data_dir=data_dir, database_url=database_url)
     with (
-        database(settings) as url,
+        unlocked_database(settings) as url,
         psycopg.connect(url, options="-c timezone=UTC") as connection,
     ):
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")

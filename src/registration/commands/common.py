@@ -19,6 +19,8 @@ from registration.commands import CommandError
 from registration.eventstore.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from registration.eventstore.grants import APP_ROLE, grant
 from registration.eventstore.migrations import migrate, pending
+from registration.eventstore.sealing import MasterKeyError
+from registration.master_keys import unlock
 from registration.mpi.model import ModelError
 from registration.projections import matching_model
 from registration.settings import Settings
@@ -80,6 +82,20 @@ def database(settings: Settings, *, revive: bool = False) -> Iterator[str]:
         grant(postgres.url, APP_ROLE, create=True)
         with _revived(postgres) if revive else nullcontext():
             yield postgres.url_of(APP_ROLE)
+
+
+@contextmanager
+def unlocked_database(settings: Settings, *, revive: bool = False) -> Iterator[str]:
+    """The URL of the database, as `database` gives it, and this process able to open its events.
+
+    Raises `CommandError` also without the database's master key.
+    """
+    with database(settings, revive=revive) as url:
+        try:
+            unlock(settings, url)
+        except MasterKeyError as error:
+            raise CommandError(str(error)) from error
+        yield url
 
 
 @contextmanager

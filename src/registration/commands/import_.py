@@ -30,7 +30,13 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from registration.api.json_body import parse
 from registration.command import Command, Refusal
 from registration.commands import CommandError, app
-from registration.commands.common import DatabaseUrl, DataDir, Tenant, database, load_settings
+from registration.commands.common import (
+    DatabaseUrl,
+    DataDir,
+    Tenant,
+    load_settings,
+    unlocked_database,
+)
 from registration.domain.commands import RegisterPatient
 from registration.domain.context import Context
 from registration.domain.contract import Operation
@@ -118,7 +124,7 @@ def import_(
         raise CommandError("--actor takes a short text")
     settings = load_settings(data_dir=data_dir, database_url=database_url)
     origin = Origin(tenant, source, actor, facility, settings.identifier_systems)
-    with open_lines(file) as lines, database(settings) as url:
+    with open_lines(file) as lines, unlocked_database(settings) as url:
         tally = run(lines, origin, url, errors)
     typer.echo(tally.summary())
     if tally.refused:

@@ -14,8 +14,8 @@ from registration.commands import CommandError, app
 from registration.commands.common import (
     DatabaseUrl,
     DataDir,
-    database,
     load_settings,
+    unlocked_database,
     use_matching_model,
 )
 from registration.commands.evidence import checkpoint_folder
@@ -49,7 +49,7 @@ def project(
         os.nice(_YIELDING)
     collect_seldom()
     key = checkpoint_key(settings.data_dir)
-    with database(settings) as url:
+    with unlocked_database(settings) as url:
         asyncio.run(_run_until_stopped(url, settings, key))
 
 
@@ -71,7 +71,7 @@ def rebuild(
     settings = load_settings(data_dir=data_dir, database_url=database_url)
     use_matching_model(settings)
     collect_seldom()
-    with database(settings) as url, progress_bars() as progress:
+    with unlocked_database(settings) as url, progress_bars() as progress:
         try:
             asyncio.run(rebuild_read_models(url, name, progress))
         except RebuildError as error:

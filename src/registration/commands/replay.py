@@ -13,9 +13,9 @@ from registration.commands.common import (
     DatabaseUrl,
     DataDir,
     Tenant,
-    database,
     instant_of,
     load_settings,
+    unlocked_database,
 )
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from registration.eventstore.records import RecordedEvent
 
 _READ = """
-SELECT tenant, position, stream_id, version, topic, data, metadata, recorded_at, hash
-  FROM registration.event WHERE tenant = %s AND stream_id = %s ORDER BY version
+SELECT * FROM registration.readable_event
+ WHERE tenant = %s AND stream_id = %s ORDER BY version
 """
 
 
@@ -54,7 +54,7 @@ def replay(
         raise CommandError("--until and --as-of say the same thing in two ways: give one")
     moment = None if as_of is None else instant_of(as_of, "--as-of")
     settings = load_settings(data_dir=data_dir, database_url=database_url)
-    with database(settings) as url:
+    with unlocked_database(settings) as url:
         history = _read(url, tenant, stream)
     if not history:
         raise CommandError(f"tenant {tenant} has no stream {stream}")

@@ -5,7 +5,7 @@ import asyncio
 import typer
 
 from registration.commands import app
-from registration.commands.common import DatabaseUrl, DataDir, database, load_settings
+from registration.commands.common import DatabaseUrl, DataDir, load_settings, unlocked_database
 
 
 @app.command()
@@ -17,7 +17,7 @@ def retention(data_dir: DataDir = None, database_url: DatabaseUrl = None) -> Non
     from registration.retention import sweep
 
     settings = load_settings(data_dir=data_dir, database_url=database_url)
-    with database(settings) as url:
+    with unlocked_database(settings) as url:
         swept = asyncio.run(sweep(url))
     typer.echo(
         f"portraits let go: {swept.removed}, pictures deleted: {swept.deleted}, "

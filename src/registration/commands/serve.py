@@ -20,8 +20,8 @@ from registration.commands.child import keep_running
 from registration.commands.common import (
     DatabaseUrl,
     DataDir,
-    database,
     load_settings,
+    unlocked_database,
     use_matching_model,
 )
 from registration.eventstore.embedded import serve_lock
@@ -84,7 +84,7 @@ def _serve(settings: Settings) -> None:
         url = _url(listener)
         with (
             serve_lock(settings.data_dir, url),
-            database(settings, revive=True) as database_url,
+            unlocked_database(settings, revive=True) as database_url,
         ):
             signing_key(settings.data_dir)
             running = settings.model_copy(update={"database_url": database_url})

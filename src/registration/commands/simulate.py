@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from registration.commands import app
-from registration.commands.common import DatabaseUrl, database, load_settings
+from registration.commands.common import DatabaseUrl, load_settings, unlocked_database
 from registration.commands.progress import progress_bars
 
 
@@ -37,7 +37,7 @@ def simulate(
     with tempfile.TemporaryDirectory(prefix="registration-simulate-") as folder:
         settings = load_settings(data_dir=Path(folder), database_url=database_url)
         with (
-            database(settings) as url,
+            unlocked_database(settings) as url,
             World(url, settings.data_dir).running() as world,
             progress_bars() as advance,
         ):

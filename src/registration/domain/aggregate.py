@@ -94,6 +94,8 @@ class Aggregate(ABC, Generic[State]):
     """Who may see it; ``None``: whoever has a token."""
     ABOUT: ClassVar[frozenset[str]]
     """Members that say nothing of their own about the subject; a conflict does not compare them."""
+    OUTLIVES_ERASURE: ClassVar[bool] = False
+    """Whether it is shown, without what it said of them, once those whom it is about are erased."""
     HAS_VALIDITY: ClassVar[bool] = False
     """Whether some of it holds since another instant than that at which it was recorded."""
 

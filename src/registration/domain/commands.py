@@ -246,6 +246,20 @@ class ApproveMerge(Model):
     retired_version: StatedVersion | None = None
 
 
+class RequestErasure(Model):
+    """Whom to erase, on what basis, and why."""
+
+    id: UUID | None = None
+    client_mutation_id: Annotated[UUID | None, Field(description="a UUIDv7")] = None
+    patient_id: UUID
+    basis: Annotated[Code, Field(description="What demands it, as a code; kept for good")]
+    reason: Annotated[LongText, Field(description="Why; erased with the patient")]
+
+
+class ApproveErasure(Model):
+    """Nothing more to say."""
+
+
 class DismissCandidate(Model):
     """What the server knows of the pair, and why it is two persons."""
 

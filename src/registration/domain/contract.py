@@ -25,6 +25,7 @@ class Resource(StrEnum):
     EXTENSION = "PatientExtensionInstance"
     MERGE_DECISION = "MPI merge decisions"
     EXTENSION_SCHEMA = "extension schema registry"
+    ERASURE = "erasure request"
 
 
 class Touch(StrEnum):
@@ -45,6 +46,7 @@ class Touch(StrEnum):
     ENCOUNTER = "encounter"
     MERGE = "merge"
     SCHEMA = "schema"
+    ERASURE = "erasure"
 
 
 class Policy(StrEnum):
@@ -110,6 +112,9 @@ class Operation(StrEnum):
     UNMERGE = "mpi.unmerge"
     DISMISS_CANDIDATE = "mpi.dismiss_candidate"
     PUBLISH_SCHEMA = "extension_schema.publish"
+    REQUEST_ERASURE = "erasure.request"
+    APPROVE_ERASURE = "erasure.approve"
+    REFUSE_ERASURE = "erasure.refuse"
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +156,7 @@ _LOCK = Policy.SERVER_AUTHORITATIVE_LOCK
 _SERVER = Policy.SERVER_AUTHORITATIVE
 _ENCOUNTER = _touches(Touch.ENCOUNTER)
 _MERGE = _touches(Touch.MERGE)
-_WHOLE_PATIENT = _touches(*Touch) - _touches(Touch.ENCOUNTER, Touch.SCHEMA)
+_WHOLE_PATIENT = _touches(*Touch) - _touches(Touch.ENCOUNTER, Touch.SCHEMA, Touch.ERASURE)
 
 
 def _identifier(operation: Operation, source: Source) -> Rule:
@@ -249,6 +254,20 @@ def _merge(operation: Operation, scope: str, collides: frozenset[Touch], note: s
         scope,
         collides,
         note=f"human-approved, server-executed; {note}",
+    )
+
+
+def _erasure(operation: Operation, scope: str, note: str) -> Rule:
+    return Rule(
+        operation,
+        Resource.ERASURE,
+        _SERVER,
+        Version.NONE,
+        Offline.PROHIBITED,
+        Source.HOUSE,
+        scope,
+        _touches(Touch.ERASURE),
+        note=note,
     )
 
 
@@ -359,6 +378,9 @@ RULES: tuple[Rule, ...] = (
         "schema:write",
         _touches(Touch.SCHEMA),
     ),
+    _erasure(Operation.REQUEST_ERASURE, "erasure:request", "legal record"),
+    _erasure(Operation.APPROVE_ERASURE, "erasure:approve", "by another person; for good"),
+    _erasure(Operation.REFUSE_ERASURE, "erasure:approve", "legal record"),
 )
 
 _BY_OPERATION: dict[Operation, tuple[Rule, ...]] = {

@@ -357,6 +357,25 @@ class PatientReleased(PatientEvent):
         return ["/identifiers", "/links"]
 
 
+class PatientErased(PatientEvent):
+    """The patient was erased: the key to all that was known of the person is gone.
+
+    Stored in the transaction that deletes it. Nothing comes after this event.
+    """
+
+    TOPIC: ClassVar[str] = "patient.erased"
+    TOUCHES: ClassVar[frozenset[Touch]] = frozenset(
+        {Touch.DEMOGRAPHICS, Touch.NAMES, Touch.IDENTIFIERS}
+    )
+
+    erasure_id: UUID
+
+    @property
+    def fields(self) -> list[str]:
+        """No member is left to show it."""
+        return []
+
+
 class MergeEvent(Event):
     """Something that was decided about a merge of two patients."""
 
@@ -444,6 +463,51 @@ class CandidateDismissed(CandidateEvent):
     """What was compared with which result, as a digest: where it is another one, the pair counts
     as one that nobody has looked at."""
     reason: str
+
+
+class ErasureEvent(Event):
+    """Something that was decided about a request to erase a patient."""
+
+    TOUCHES: ClassVar[frozenset[Touch]] = frozenset({Touch.ERASURE})
+
+    @property
+    def fields(self) -> list[str]:
+        """The members of the request that show it."""
+        return ["/status"]
+
+
+class ErasureRequested(ErasureEvent):
+    """Somebody asked that all that is known of a person be erased."""
+
+    TOPIC: ClassVar[str] = "erasure.requested"
+
+    patient_id: UUID
+    patient_ids: tuple[UUID, ...]
+    """All records of the person then: the patient, and what had been merged into it."""
+    basis: str
+    reason: str
+
+
+class ErasureApproved(ErasureEvent):
+    """Somebody else agreed."""
+
+    TOPIC: ClassVar[str] = "erasure.approved"
+
+
+class ErasureRefused(ErasureEvent):
+    """Somebody did not agree, or took the request back."""
+
+    TOPIC: ClassVar[str] = "erasure.refused"
+
+    reason: str
+
+
+class ErasureShredded(ErasureEvent):
+    """The keys of these records were deleted, in the transaction that stored this."""
+
+    TOPIC: ClassVar[str] = "erasure.shredded"
+
+    patient_ids: tuple[UUID, ...]
 
 
 class EncounterEvent(Event):
@@ -558,12 +622,17 @@ EVENTS: tuple[type[Event], ...] = (
     PatientAbsorbed,
     PatientRestored,
     PatientReleased,
+    PatientErased,
     MergeProposed,
     MergeApproved,
     MergeExecuted,
     MergeRejected,
     MergeReversed,
     CandidateDismissed,
+    ErasureRequested,
+    ErasureApproved,
+    ErasureRefused,
+    ErasureShredded,
     EncounterOpened,
     EncounterArrived,
     EncounterTriaged,

@@ -10,6 +10,7 @@ from registration.domain import (
     commands,
     consent,
     encounter,
+    erasure,
     events,
     extension,
     extension_schema,
@@ -38,8 +39,9 @@ class Handler:
     has a version of its own. ``related`` names another stream that the
     decision looks at: ``decide`` takes its state as the last argument, and where ``guarded`` is
     set the decision is stored only if that stream has not moved on. ``parties`` names the patients
-    of a merge: ``decide`` takes those, all that they were merged into, and the decision's own id,
-    and returns events for several streams.
+    of a merge or an erasure: ``decide`` takes those, all that they were merged into, with ``whole``
+    all that was merged into those as well, and the decision's own id, and returns events for
+    several streams.
     """
 
     payload: type[Model]
@@ -53,6 +55,7 @@ class Handler:
     related: Callable[[Any, Any], tuple[type[Aggregate[Any]], UUID]] | None = None
     guarded: bool = False
     parties: Callable[[Any, Any], Sequence[UUID]] | None = None
+    whole: bool = False
     case: Callable[[Any, Any], str] | None = None
 
     def events(
@@ -157,6 +160,22 @@ HANDLERS: dict[Operation, Handler] = {
     Operation.DISMISS_CANDIDATE: Handler(
         commands.DismissCandidate, candidate.decide_dismiss, candidate.Candidate, extends=True
     ),
+    Operation.REQUEST_ERASURE: Handler(
+        commands.RequestErasure,
+        erasure.decide_request,
+        erasure.Erasure,
+        creates=True,
+        parties=erasure.party_of_request,
+        whole=True,
+    ),
+    Operation.APPROVE_ERASURE: Handler(
+        commands.ApproveErasure,
+        erasure.decide_approve,
+        erasure.Erasure,
+        parties=erasure.party_of_decision,
+        whole=True,
+    ),
+    Operation.REFUSE_ERASURE: Handler(commands.Reason, erasure.decide_refuse, erasure.Erasure),
     Operation.PUBLISH_SCHEMA: Handler(
         commands.PublishSchema,
         extension_schema.decide_publish,
@@ -177,6 +196,9 @@ def claims(state: Any, event: Event) -> Iterator[tuple[str, str, bool]]:
             yield identifier.system, identifier.value, True
     elif isinstance(event, events.IdentifierAdded):
         yield event.identifier.system, event.identifier.value, True
+    elif isinstance(event, events.PatientErased):
+        for identifier in state.identifiers:
+            yield identifier.system, identifier.value, False
     elif isinstance(event, events.IdentifierRetired) and state is not None:
         for identifier in state.identifiers:
             if identifier.id == event.identifier_id:

@@ -236,4 +236,5 @@ _EVOLVE: dict[type[events.Event], Callable[[PatientState, Any, Stamp], PatientSt
     events.PatientRestored: lambda s, _e, _: s._replace(merged_into=None, merge_id=None),
     events.PatientAbsorbed: _absorbed,
     events.PatientReleased: _released,
+    events.PatientErased: lambda _s, _e, _: PatientState(names=(), gender="unknown"),
 }

@@ -9,6 +9,7 @@ from registration.domain.aggregate import Aggregate, Recorded, Stamp
 from registration.domain.candidate import Candidate
 from registration.domain.differences import Difference, differences
 from registration.domain.encounter import Encounter
+from registration.domain.erasure import Erasure
 from registration.domain.extension_schema import ExtensionSchema
 from registration.domain.merge import Merge
 from registration.domain.patient_resource import Patient
@@ -18,6 +19,7 @@ AGGREGATES: tuple[type[Aggregate[Any]], ...] = (
     Encounter,
     Merge,
     Candidate,
+    Erasure,
     ExtensionSchema,
 )
 """Every kind of stream."""
@@ -62,4 +64,6 @@ def patients_of(stream_id: UUID, first: events.Event | None) -> tuple[UUID, ...]
             return (first.survivor_id, first.retired_id)
         case events.CandidateDismissed():
             return first.patient_ids
+        case events.ErasureRequested():
+            return (first.patient_id,)
     return ()

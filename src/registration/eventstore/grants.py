@@ -19,6 +19,9 @@ TABLES: dict[str, str] = {
     "event": "SELECT, INSERT",
     "log_head": "SELECT, INSERT, UPDATE",
     "outcome": "SELECT, INSERT, UPDATE, DELETE",
+    "personal_key": "SELECT, INSERT, UPDATE, DELETE",
+    "master_key": "SELECT, INSERT, DELETE",
+    "readable_event": "SELECT",
     "identifier_claim": "SELECT, INSERT, DELETE",
     "portrait_image": "SELECT, INSERT, DELETE",
     "read_model": "SELECT, INSERT, UPDATE, DELETE",
@@ -40,7 +43,7 @@ TABLES: dict[str, str] = {
 _GRANTED = """
 SELECT c.relname, string_agg(a.privilege_type, ', ')
   FROM pg_class c, aclexplode(c.relacl) a
- WHERE c.relnamespace = 'registration'::regnamespace AND c.relkind IN ('r', 'p')
+ WHERE c.relnamespace = 'registration'::regnamespace AND c.relkind IN ('r', 'p', 'v')
    AND a.grantee = %s::regrole
  GROUP BY c.relname
 """

@@ -11,7 +11,9 @@ from uuid import UUID
 import orjson
 
 from registration.domain.events import Event
+from registration.domain.personal import said_when_erased
 from registration.eventstore.mapper import UnknownTopicError, decode
+from registration.eventstore.sealing import KEYRING, Place, public_part
 
 
 def key_hash(*parts: bytes | str) -> UUID:
@@ -52,7 +54,11 @@ def event_digest(
 
 @dataclass(frozen=True)
 class RecordedEvent:
-    """One event of the log, as it is stored; decoded when somebody asks."""
+    """One event of the log, as it is stored; opened and decoded when somebody asks.
+
+    ``key`` is what it takes to open it (see ``sealing``): the wrapped keys of those whom it is
+    about, ``None`` where one of them is gone, or where nothing is sealed.
+    """
 
     tenant: str
     position: int
@@ -63,11 +69,31 @@ class RecordedEvent:
     metadata: bytes
     recorded_at: datetime
     hash: bytes
+    key: bytes | None = None
 
     @cached_property
     def event(self) -> Event:
-        """The domain event, upcast to its newest shape."""
-        return decode(self.topic, self.data)
+        """The domain event, upcast to its newest shape.
+
+        Where somebody whom it is about was erased, what it said of people is blank.
+        """
+        text = self._opened
+        return decode(self.topic, said_when_erased(self.topic, self.said) if text is None else text)
+
+    @property
+    def said(self) -> bytes:
+        """What it says, as JSON: all of it, or what is left where somebody was erased."""
+        return public_part(self.data) if self._opened is None else self._opened
+
+    @property
+    def is_about_the_erased(self) -> bool:
+        """Whether somebody whom it is about was erased: the key to what it said is gone."""
+        return self._opened is None
+
+    @cached_property
+    def _opened(self) -> bytes | None:
+        place = Place(self.tenant, self.stream_id, self.version, self.topic)
+        return KEYRING.opened(place, self.data, self.key)
 
     @property
     def known(self) -> Event | None:
@@ -109,7 +135,8 @@ class AppendRequest(NamedTuple):
 
     ``version`` is the version that the resource ``stream_id`` has afterwards; ``status`` the HTTP
     status to give again when the key returns. ``guard`` names a stream that the decision looked at
-    and the version it had: moved on, the verdict is :class:`VersionConflict`.
+    and the version it had: moved on, the verdict is :class:`VersionConflict`. ``new_key`` is the
+    wrapped key of the person whom the stream is about, where that is new.
     """
 
     stream_id: UUID
@@ -121,6 +148,7 @@ class AppendRequest(NamedTuple):
     fingerprint: UUID | None = None
     body: bytes | None = None
     guard: tuple[UUID, int] | None = None
+    new_key: bytes | None = None
 
 
 class Stored(NamedTuple):
@@ -132,7 +160,10 @@ class Stored(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of the first request with this key. ``late``: its time to live has passed."""
+    """What became of the first request with this key. ``late``: its time to live has passed.
+
+    ``body`` is sealed where it says something of people; ``body_key`` opens it.
+    """
 
     fingerprint: UUID | None
     status: int
@@ -142,6 +173,7 @@ class Outcome:
     body: bytes | None
     recorded_at: datetime
     late: bool
+    body_key: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +183,7 @@ class KeyReused:
 
 @dataclass(frozen=True, slots=True)
 class VersionConflict:
-    """A stream moved on between load and append."""
+    """A stream moved on between load and append, or somebody whom it is about was erased."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ so an idle store adds no delay. See ``docs/decisions/0001`` for what the single 
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar
@@ -48,15 +48,15 @@ SELECT * FROM append(%b::text, %b::timestamptz, %b::interval,
   %b::uuid[], %b::uuid[], %b::int4[], %b::uuid[], %b::int4[], %b::bytea[], %b::int4[], %b::int4[],
   %b::uuid[], %b::int4[], %b::text[], %b::bytea[], %b::bytea[], %b::bytea[],
   %b::text[], %b::text[], %b::uuid[], %b::bool[],
-  g_stream => %b::uuid[], g_version => %b::int4[])
+  g_stream => %b::uuid[], g_version => %b::int4[], n_key => %b::bytea[])
 """
 _LOAD = """
 SELECT * FROM load(%b::text[], %b::uuid[], %b::int4[], %b::int4[], %b::uuid[])
 """
 _READ_LOG = """
-SELECT tenant, position, stream_id, version, topic, data, metadata, recorded_at, hash
-  FROM event WHERE tenant = %s AND position > %s ORDER BY position LIMIT %s
+SELECT * FROM readable_event WHERE tenant = %s AND position > %s ORDER BY position LIMIT %s
 """
+_KEYS = "SELECT id, wrapped FROM personal_key WHERE tenant = %s AND id = ANY(%s)"
 _HEAD = "SELECT position FROM log_head WHERE tenant = %s"
 
 
@@ -235,6 +235,15 @@ class EventStore:
 
         return await self._with_connection(query)
 
+    async def keys(self, tenant: str, subjects: Collection[UUID]) -> dict[UUID, bytes]:
+        """Return the wrapped keys of people, of those who have one."""
+
+        async def query(connection: AsyncConnection[TupleRow]) -> dict[UUID, bytes]:
+            cursor = await connection.execute(_KEYS, (tenant, list(subjects)), binary=True)
+            return dict(await cursor.fetchall())
+
+        return await self._with_connection(query)
+
     async def head(self, tenant: str) -> int:
         """Return the last position of the tenant's log; 0 for none."""
 
@@ -292,14 +301,14 @@ class EventStore:
         events: list[list[RecordedEvent]] = [[] for _ in requests]
         outcomes: list[Outcome | None] = [None] * len(requests)
         for row in rows:
-            i, position, version, topic, data, metadata, at, digest, *outcome = row
+            i, position, version, topic, data, metadata, at, digest, key, *outcome = row
             request = requests[i - 1]
             if topic is None:
                 late = at <= (self._now() or datetime.now(at.tzinfo)) - self.ttl
                 fingerprint, status, stream = outcome
                 if data is None or not late or status != FORGOTTEN_IN_TIME:
                     outcomes[i - 1] = Outcome(
-                        fingerprint, status, stream, version, position, data, at, late
+                        fingerprint, status, stream, version, position, data, at, late, key
                     )
             elif request.stream_id is not None:
                 self._see(request.tenant, position)
@@ -314,6 +323,7 @@ class EventStore:
                         metadata,
                         at,
                         digest,
+                        key,
                     )
                 )
         return [Loaded(e, o) for e, o in zip(events, outcomes, strict=True)]
@@ -381,6 +391,7 @@ def append_arguments(
         *_columns(claims, 4),
         [r.guard[0] if r.guard else None for r in requests],
         [r.guard[1] if r.guard else None for r in requests],
+        [r.new_key for r in requests],
     )
 
 
@@ -402,12 +413,12 @@ def _exclusive(request: AppendRequest) -> Iterable[Hashable]:
 
 
 def _verdict(row: TupleRow) -> Verdict:
-    verdict, position, recorded_at, status, stream_id, version, body, late, holder = row
+    verdict, position, recorded_at, status, stream_id, version, body, late, holder, key = row
     match verdict:
         case "stored":
             return Stored(position, recorded_at)
         case "replayed":
-            return Outcome(None, status, stream_id, version, position, body, recorded_at, late)
+            return Outcome(None, status, stream_id, version, position, body, recorded_at, late, key)
         case "key_reused":
             return KeyReused()
         case "version_conflict":

@@ -32,12 +32,11 @@ CREATE TABLE place (
 );
 """
 _FIRST = """
-SELECT e.tenant, e.position, e.stream_id, e.version, e.topic, e.data, e.metadata, e.recorded_at,
-       e.hash
+SELECT e.*
   FROM unnest(%s::uuid[]) AS asked (stream_id)
  CROSS JOIN LATERAL (
-    SELECT * FROM registration.event
-     WHERE event.tenant = %s AND event.stream_id = asked.stream_id AND event.version = 1 OFFSET 0
+    SELECT * FROM registration.readable_event AS first
+     WHERE first.tenant = %s AND first.stream_id = asked.stream_id AND first.version = 1 OFFSET 0
  ) AS e
 """
 _WRITE = """
@@ -132,16 +131,13 @@ class Page(NamedTuple):
 
 
 _RANGE = """
-SELECT e.tenant, e.position, e.stream_id, e.version, e.topic, e.data, e.metadata, e.recorded_at,
-       e.hash
-  FROM registration.event AS e
+SELECT * FROM registration.readable_event AS e
  WHERE e.tenant = %(tenant)s AND e.position > %(low)s AND e.position <= %(high)s
  ORDER BY e.position LIMIT %(limit)s
 """
 # A patient has few events: what else is asked for is looked at in each.
 _FILTERED = """
-SELECT e.tenant, e.position, e.stream_id, e.version, e.topic, e.data, e.metadata, e.recorded_at,
-       e.hash
+SELECT e.*
   FROM (
     SELECT position FROM audit.place
      WHERE tenant = %(tenant)s AND filter = %(filter)s
@@ -149,8 +145,8 @@ SELECT e.tenant, e.position, e.stream_id, e.version, e.topic, e.data, e.metadata
      ORDER BY position
   ) AS found
  CROSS JOIN LATERAL (
-    SELECT * FROM registration.event
-     WHERE event.tenant = %(tenant)s AND event.position = found.position OFFSET 0
+    SELECT * FROM registration.readable_event AS there
+     WHERE there.tenant = %(tenant)s AND there.position = found.position OFFSET 0
  ) AS e
  WHERE (%(type)s::text IS NULL OR e.topic = %(type)s)
    AND (%(actor)s::text IS NULL

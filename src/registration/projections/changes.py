@@ -74,13 +74,12 @@ KINDS: dict[type[Aggregate[Any]], str] = {
 
 # What came before the batch, of the streams that it goes on with.
 _EARLIER = """
-SELECT e.tenant, e.position, e.stream_id, e.version, e.topic, e.data, e.metadata, e.recorded_at,
-       e.hash
+SELECT e.*
   FROM unnest(%s::text[], %s::uuid[], %s::int4[]) AS asked (tenant, stream_id, version)
  CROSS JOIN LATERAL (
-    SELECT * FROM registration.event
-     WHERE event.tenant = asked.tenant AND event.stream_id = asked.stream_id
-       AND event.version < asked.version OFFSET 0
+    SELECT * FROM registration.readable_event AS earlier
+     WHERE earlier.tenant = asked.tenant AND earlier.stream_id = asked.stream_id
+       AND earlier.version < asked.version OFFSET 0
  ) AS e
  ORDER BY e.tenant, e.stream_id, e.version
 """

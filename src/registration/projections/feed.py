@@ -34,8 +34,7 @@ REBUILDER = 0x72656275
 WRITER = "-c synchronous_commit=off -c idle_session_timeout=10000"
 
 _EVENTS = """
-SELECT tenant, position, stream_id, version, topic, data, metadata, recorded_at, hash
-  FROM registration.event
+SELECT * FROM registration.readable_event
  WHERE tenant = %s AND position > %s AND position <= %s AND topic <> ALL(%s)
  ORDER BY position
 """

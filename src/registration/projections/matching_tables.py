@@ -30,13 +30,12 @@ Row = tuple[Any, ...]
 
 # What came before the batch, of the streams that it goes on with.
 _EARLIER: LiteralString = """
-SELECT e.tenant, e.position, e.stream_id, e.version, e.topic, e.data, e.metadata, e.recorded_at,
-       e.hash
+SELECT e.*
   FROM unnest(%s::uuid[], %s::int4[]) AS asked (stream_id, version)
  CROSS JOIN LATERAL (
-    SELECT * FROM registration.event
-     WHERE event.tenant = %s AND event.stream_id = asked.stream_id
-       AND event.version < asked.version AND event.topic = ANY(%s) OFFSET 0
+    SELECT * FROM registration.readable_event AS earlier
+     WHERE earlier.tenant = %s AND earlier.stream_id = asked.stream_id
+       AND earlier.version < asked.version AND earlier.topic = ANY(%s) OFFSET 0
  ) AS e
  ORDER BY e.stream_id, e.version
 """

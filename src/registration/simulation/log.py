@@ -7,8 +7,8 @@ from registration.eventstore.records import RecordedEvent
 from registration.simulation.world import World
 
 _LOG = """
-SELECT tenant, position, stream_id, version, topic, data, metadata, recorded_at, hash
-  FROM registration.event WHERE tenant = %s ORDER BY position
+SELECT * FROM registration.readable_event
+ WHERE tenant = %s ORDER BY position
 """
 _OUTCOMES = "SELECT key, body IS NULL FROM registration.outcome WHERE tenant = %s"
 

@@ -84,7 +84,7 @@ class World:
 
     def start_projector(self) -> None:
         """Start the read models' process."""
-        self._projector = self._started(_project, self._settings.database_url)
+        self._projector = self._started(_project, self._settings)
 
     def kill_service(self) -> None:
         """Kill -9 the service, whatever it does, and start it again."""
@@ -149,13 +149,15 @@ def _serve(watched: Connection, listener: socket.socket, settings: Settings, ahe
     uvicorn.Server(config).run(sockets=[listener])
 
 
-def _project(watched: Connection, database_url: str) -> None:
+def _project(watched: Connection, settings: Settings) -> None:
     import asyncio
 
+    from registration.master_keys import unlock
     from registration.projections.runner import run_forever
 
     _end_with(watched)
-    asyncio.run(run_forever(database_url, poll=0.005))
+    unlock(settings, str(settings.database_url))
+    asyncio.run(run_forever(str(settings.database_url), poll=0.005))
 
 
 def _end_with(watched: Connection) -> None:

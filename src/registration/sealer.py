@@ -1,0 +1,112 @@
+"""Events on their way into the log: each sealed with the keys of those whom it is about."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from registration.command import Attempt, Beside
+from registration.domain.aggregate import Aggregate, Decided
+from registration.domain.errors import DomainError
+from registration.domain.events import Event, PatientErased, PatientRegistered
+from registration.domain.personal import people_of, public_members
+from registration.eventstore.mapper import encode
+from registration.eventstore.records import NewEvent, RecordedEvent, event_digest
+from registration.eventstore.sealing import (
+    KEYRING,
+    NEVER_SEALED,
+    WRAPPED_SIZE,
+    Place,
+    subjects_of,
+)
+from registration.eventstore.store import EventStore
+
+
+class Sealer(NamedTuple):
+    """What it takes to write the events of one command: the keys of all whom they are about.
+
+    ``new_key`` is that of the patient whom the command registers.
+    """
+
+    attempt: Attempt
+    seen: Aggregate[Any]
+    keys: Mapping[UUID, bytes]
+    new_key: bytes | None
+
+    def new_events(
+        self, stream_id: UUID, events: Sequence[Event], version: int
+    ) -> Sequence[NewEvent]:
+        """Return events as the store takes them, the first with this version."""
+        tenant, metadata = self.attempt.context.tenant, self.attempt.metadata
+        return [
+            new_event(
+                Place(tenant, stream_id, number, event.TOPIC),
+                event,
+                metadata,
+                people_of(event, stream_id, self.seen),
+                self.keys,
+            )
+            for number, event in enumerate(events, version)
+        ]
+
+
+def new_event(
+    place: Place,
+    event: Event,
+    metadata: bytes,
+    people: Sequence[UUID] = (),
+    keys: Mapping[UUID, bytes] | None = None,
+) -> NewEvent:
+    """Return an event as the store takes it, sealed to the people whom it is about."""
+    data = encode(event)
+    wrapped = [keys[person] for person in people] if keys is not None else []
+    if wrapped and NEVER_SEALED not in wrapped:
+        data = KEYRING.seal(place, data, public_members(event), people, b"".join(wrapped))
+    digest = event_digest(*place, metadata, data)
+    return NewEvent(place.stream_id, place.version, place.topic, data, metadata, digest)
+
+
+async def sealer(
+    store: EventStore, attempt: Attempt, seen: Aggregate[Any], decided: Decided, beside: Beside
+) -> Sealer:
+    """Return what writes the events that were decided.
+
+    Raises ``ERASED`` where somebody whom they are about was erased since they were decided, and
+    ``ERASURE_NOT_ALLOWED`` where they erase somebody whose first events were never sealed.
+    """
+    tenant, new_key = attempt.context.tenant, None
+    keys = dict(beside.keys)
+    told = [(attempt.aggregate_id, decided.own), *decided.others.items()]
+    if any(isinstance(event, PatientRegistered) for event in decided.own):
+        new_key = keys[attempt.aggregate_id] = KEYRING.new(tenant, attempt.aggregate_id)
+    erased = {its_id for its_id, made in told if any(isinstance(e, PatientErased) for e in made)}
+    needed = {
+        person
+        for its_id, made in told
+        for event in made
+        for person in people_of(event, its_id, seen)
+    } | erased
+    if missing := needed - keys.keys():
+        keys |= await store.keys(tenant, missing)
+    if needed - keys.keys():
+        raise DomainError("ERASED", "What this was about has been erased, for good.")
+    if any(keys[its_id] == NEVER_SEALED for its_id in erased):
+        raise DomainError(
+            "ERASURE_NOT_ALLOWED",
+            "This patient was registered before events were sealed: there is no key to delete.",
+        )
+    return Sealer(attempt, seen, keys, new_key)
+
+
+def keys_from(histories: Iterable[Sequence[RecordedEvent]]) -> dict[UUID, bytes]:
+    """Return the keys of those whom records are about, which come with the first event of each."""
+    found: dict[UUID, bytes] = {}
+    for history in histories:
+        if history and history[0].key:
+            key = history[0].key
+            cuts = range(0, len(key), WRAPPED_SIZE)
+            found |= zip(
+                subjects_of(history[0].data),
+                (key[at : at + WRAPPED_SIZE] for at in cuts),
+                strict=True,
+            )
+    return found
