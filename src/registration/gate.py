@@ -299,6 +299,8 @@ class Gate:
 
         Returns only where the first request with this key was applied meanwhile: with its outcome.
         """
+        if error.code == "ERASED":
+            raise Refusal(error)  # whatever was answered before
         if attempt.handler.creates and attempt.key is not None:
             # a create is decided before its key is looked up: what was valid then may not be now
             known = await self._store.load(LoadRequest(attempt.context.tenant, None, attempt.key))

@@ -25,12 +25,11 @@ REMEMBERED = frozenset(
         "EXTENSION_INVALID",
         "MERGE_NOT_ALLOWED",
         "PORTRAIT_GONE",
-        "ERASED",
         "ERASURE_NOT_ALLOWED",
     }
 )
 """Refusals that depend on what is stored, and so are worth remembering under a key. The others
-depend on the request alone, and come again by themselves."""
+depend on the request alone, or are for good (``ERASED``), and come again by themselves."""
 
 
 def id_taken() -> DomainError:

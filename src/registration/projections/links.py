@@ -14,11 +14,11 @@ from uuid import UUID
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
-from registration.domain.events import Event, PatientMergedAway, PatientRestored
+from registration.domain.events import Event, PatientErased, PatientMergedAway, PatientRestored
 
 Connection = AsyncConnection[TupleRow]
 
-EVENTS: tuple[type[Event], ...] = (PatientMergedAway, PatientRestored)
+EVENTS: tuple[type[Event], ...] = (PatientMergedAway, PatientRestored, PatientErased)
 """What changes a link, each in the history of the record that is merged away."""
 
 DDL = """
@@ -66,7 +66,7 @@ async def current_of(
 async def follow(
     connection: Connection, tenant: str, patient_id: UUID, event: Event
 ) -> tuple[UUID, list[UUID]] | None:
-    """Take in a merge or its undoing; other events change no link.
+    """Take in a merge or its undoing; other events change no link, but for that of the erased.
 
     Returns the record under which a patient, and all that were merged into it, are found from now
     on, and the ids of all these.
@@ -79,6 +79,10 @@ async def follow(
     elif isinstance(event, PatientRestored):
         current = patient_id
         await connection.execute(_UNLINK, (tenant, patient_id))
+    elif isinstance(event, PatientErased):
+        # so is the record that it leads to, and all that lead to it
+        await connection.execute(_UNLINK, (tenant, patient_id))
+        return None
     else:
         return None
     cursor = await connection.execute(_BELOW, (patient_id, tenant), prepare=False)

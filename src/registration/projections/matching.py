@@ -42,6 +42,7 @@ from registration.domain.events import (
     NameAdded,
     NameReplaced,
     NameRetired,
+    PatientErased,
     PatientEvent,
     PatientMergedAway,
     PatientRegistered,
@@ -62,7 +63,7 @@ from registration.projections.matching_tables import (
 
 NAME = "matching"
 VERSION: int  # follows the model that is in use: see __getattr__
-_ROWS = 1
+_ROWS = 2
 EVENTS: tuple[type[Event], ...] = (
     *(kind for kind in ALL if issubclass(kind, PatientEvent)),
     MergeReversed,
@@ -137,12 +138,16 @@ CREATE INDEX candidate_current_other ON candidate (tenant, current_other);
 CREATE TABLE dismissal (
     tenant       text COLLATE "C" NOT NULL,
     candidate_id uuid NOT NULL,
+    one          uuid NOT NULL,
+    other        uuid NOT NULL,
     evidence     text COLLATE "C" NOT NULL,
     reason       text NOT NULL,
     dismissed_by text NOT NULL,
     dismissed_at timestamptz NOT NULL,
     PRIMARY KEY (tenant, candidate_id)
 );
+CREATE INDEX dismissal_one ON dismissal (tenant, one);
+CREATE INDEX dismissal_other ON dismissal (tenant, other);
 """
 
 
@@ -274,7 +279,10 @@ async def _decided(tables: Tables, recorded: RecordedEvent, event: Event) -> Non
         case PatientRestored():
             await _moved(tables, recorded, None)
         case CandidateDismissed():
-            await _dismissed(tables, recorded, {its_id: event.evidence}, event.reason)
+            said = {ordered(*event.patient_ids): event.evidence}
+            await _dismissed(tables, recorded, said, event.reason)
+        case PatientErased():
+            await _erased(tables, its_id)
         case MergeReversed():
             await _separated(tables, recorded, event)
 
@@ -299,17 +307,24 @@ async def _separated(tables: Tables, recorded: RecordedEvent, event: MergeRevers
         return  # one of them was parked
     (pair,) = _compared(survivor, [retired])
     evidence = await tables.of_current_pair(survivor.current_id, retired.current_id)
-    evidence[pair.id] = evidence_of(pair.made)
+    evidence[pair.one, pair.other] = evidence_of(pair.made)
     await _dismissed(tables, recorded, evidence, event.reason)
 
 
 async def _dismissed(
-    tables: Tables, recorded: RecordedEvent, evidence: dict[UUID, str], reason: str
+    tables: Tables, recorded: RecordedEvent, evidence: dict[tuple[UUID, UUID], str], reason: str
 ) -> None:
     """Remember pairs as found to be two persons, each on its evidence."""
     by, at = recorded.meta["actor"], recorded.recorded_at
     await tables.write_dismissals(evidence, reason, by, at)
-    await _settle(tables, evidence, at)
+    await _settle(tables, (candidate_id(*pair) for pair in evidence), at)
+
+
+async def _erased(tables: Tables, its_id: UUID) -> None:
+    """Let go of a patient, and of every pair that it is of."""
+    before = await tables.patient(its_id)
+    if before is not None:
+        await tables.erase(its_id, sorted(block_keys(before.record)))
 
 
 async def _settle(tables: Tables, ids: Iterable[UUID], at: datetime) -> None:

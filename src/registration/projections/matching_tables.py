@@ -16,6 +16,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
 from registration.domain.aggregate import Stamp
+from registration.domain.candidate import candidate_id
 from registration.domain.names import display
 from registration.domain.patient_state import PatientState, evolve
 from registration.eventstore.records import RecordedEvent
@@ -84,9 +85,17 @@ VALUES (%(tenant)s, %(id)s, %(one)s, %(other)s, %(one)s, %(other)s, 'open', %(at
        agreement = excluded.agreement, levels = excluded.levels, evidence = excluded.evidence
 """
 _REMOVE: LiteralString = "DELETE FROM candidate WHERE tenant = %s AND id = ANY(%s)"
+_ERASE: tuple[LiteralString, ...] = (
+    "DELETE FROM candidate WHERE tenant = %(tenant)s AND one = %(id)s",
+    "DELETE FROM candidate WHERE tenant = %(tenant)s AND other = %(id)s",
+    "DELETE FROM dismissal WHERE tenant = %(tenant)s AND one = %(id)s",
+    "DELETE FROM dismissal WHERE tenant = %(tenant)s AND other = %(id)s",
+    "DELETE FROM patient WHERE tenant = %(tenant)s AND id = %(id)s",
+)
 _WRITE_DISMISSAL: LiteralString = """
-INSERT INTO dismissal (tenant, candidate_id, evidence, reason, dismissed_by, dismissed_at)
-VALUES (%s, %s, %s, %s, %s, %s)
+INSERT INTO dismissal (tenant, candidate_id, one, other, evidence, reason, dismissed_by,
+                       dismissed_at)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
     ON CONFLICT (tenant, candidate_id) DO UPDATE
    SET evidence = excluded.evidence, reason = excluded.reason,
        dismissed_by = excluded.dismissed_by, dismissed_at = excluded.dismissed_at
@@ -138,7 +147,7 @@ SELECT found.id
  ) AS found
 """
 _OF_CURRENT_PAIR: LiteralString = """
-SELECT id, evidence FROM candidate
+SELECT one, other, evidence FROM candidate
  WHERE tenant = %s AND current_one = least(%s::uuid, %s::uuid)
    AND current_other = greatest(%s::uuid, %s::uuid)
 """
@@ -272,11 +281,11 @@ class Tables:
         """Return the pairs that any of these patients is of."""
         return await self._ids(_CANDIDATES_OF, ids=list(ids))
 
-    async def of_current_pair(self, one: UUID, other: UUID) -> dict[UUID, str]:
+    async def of_current_pair(self, one: UUID, other: UUID) -> dict[tuple[UUID, UUID], str]:
         """Return the pairs that these two are found as now, each with its evidence."""
         asked = (self.tenant, one, other, one, other)
         cursor = await self._connection.execute(_OF_CURRENT_PAIR, asked)
-        return dict(await cursor.fetchall())
+        return {(row[0], row[1]): row[2] for row in await cursor.fetchall()}
 
     async def standings(self, ids: Iterable[UUID]) -> list[Standing]:
         """Return how pairs are written, and what that should follow from."""
@@ -317,13 +326,22 @@ class Tables:
             await self._connection.execute(_REMOVE, (self.tenant, ids))
 
     async def write_dismissals(
-        self, evidence: Mapping[UUID, str], reason: str, by: str, at: datetime
+        self, evidence: Mapping[tuple[UUID, UUID], str], reason: str, by: str, at: datetime
     ) -> None:
         """Remember pairs that were found to be two persons, each on its evidence."""
         await self._each(
             _WRITE_DISMISSAL,
-            [(self.tenant, pair, on, reason, by, at) for pair, on in evidence.items()],
+            [
+                (self.tenant, candidate_id(*pair), *pair, on, reason, by, at)
+                for pair, on in evidence.items()
+            ],
         )
+
+    async def erase(self, its_id: UUID, keys: Sequence[int]) -> None:
+        """Let go of a patient with these keys, and of every pair that it is of."""
+        await self._connection.execute(_DELETE_BLOCKS, (self.tenant, keys, its_id))
+        for statement in _ERASE:
+            await self._connection.execute(statement, {"tenant": self.tenant, "id": its_id})
 
     async def move(self, its_id: UUID, into: UUID | None) -> set[UUID]:
         """Write that a patient was merged, or restored; returns it with all its faces."""

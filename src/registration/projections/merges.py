@@ -10,13 +10,17 @@ from psycopg.rows import TupleRow
 
 from registration.domain.aggregate import Stamp
 from registration.domain.events import EVENTS as ALL
-from registration.domain.events import Event, MergeEvent
+from registration.domain.events import Event, MergeEvent, PatientErased
 from registration.domain.merge import Merge, MergeResource
 from registration.eventstore.records import RecordedEvent
+from registration.projections.erased import erased_in
 
 NAME = "merges"
-VERSION = 1
-EVENTS: tuple[type[Event], ...] = tuple(kind for kind in ALL if issubclass(kind, MergeEvent))
+VERSION = 2
+EVENTS: tuple[type[Event], ...] = (
+    *(kind for kind in ALL if issubclass(kind, MergeEvent)),
+    PatientErased,
+)
 DDL = """
 CREATE TABLE merge (
     tenant      text COLLATE "C" NOT NULL,
@@ -45,6 +49,9 @@ VALUES (%s, %s, %s, %s, %s, %s, %s)
     ON CONFLICT (tenant, id) DO UPDATE
    SET status = excluded.status, document = excluded.document
 """
+_ERASE = """
+DELETE FROM merge WHERE tenant = %s AND (survivor_id = ANY(%s) OR retired_id = ANY(%s))
+"""
 
 Connection = AsyncConnection[TupleRow]
 Place = tuple[datetime, UUID]
@@ -52,7 +59,16 @@ Place = tuple[datetime, UUID]
 
 
 async def apply(connection: Connection, events: Sequence[RecordedEvent]) -> None:
-    """Take in what was decided."""
+    """Take in what was decided, and let go of what is about somebody who was erased."""
+    decided = [recorded for recorded in events if isinstance(recorded.event, MergeEvent)]
+    if decided:
+        await _take(connection, decided)
+    if erased := list(erased_in(events)):
+        # planned each time: a plan from when the table was empty would be kept for good
+        await connection.execute(_ERASE, (events[0].tenant, erased, erased), prepare=False)
+
+
+async def _take(connection: Connection, events: Sequence[RecordedEvent]) -> None:
     keys = list(dict.fromkeys((recorded.tenant, recorded.stream_id) for recorded in events))
     cursor = await connection.execute(_LOAD, [list(column) for column in zip(*keys, strict=True)])
     known = {

@@ -19,11 +19,12 @@ from registration.domain.patient_resource import Patient
 from registration.domain.patient_state import PatientState
 from registration.domain.resources import Identifier, Name
 from registration.eventstore.records import RecordedEvent
+from registration.projections.erased import erased_in
 from registration.projections.search_ranking import Asked
 from registration.projections.search_walk import Filters
 
 NAME = "past"
-VERSION = 1
+VERSION = 2
 EVENTS: tuple[type[Event], ...] = tuple(
     kind for kind in ALL if issubclass(kind, events.PatientEvent)
 )
@@ -34,11 +35,13 @@ CREATE TABLE ever (
     patient_id uuid NOT NULL,
     PRIMARY KEY (tenant, key, patient_id)
 );
+CREATE INDEX ever_patient ON ever (tenant, patient_id);
 """
 _WRITE = """
 INSERT INTO ever (tenant, key, patient_id)
 SELECT * FROM unnest(%s::text[], %s::text[], %s::uuid[]) ON CONFLICT DO NOTHING
 """
+_ERASE = "DELETE FROM ever WHERE tenant = %s AND patient_id = ANY(%s)"
 _FIND = """
 SELECT patient_id FROM past.ever
  WHERE tenant = %s AND key = ANY(%s)
@@ -49,15 +52,20 @@ Connection = AsyncConnection[TupleRow]
 
 
 async def apply(connection: Connection, events: Sequence[RecordedEvent]) -> None:
-    """Take in what names and identifiers came; what goes was there."""
+    """Take in what names and identifiers came; what goes was there, unless somebody was erased."""
+    erased = erased_in(events)
     rows = {
         (recorded.tenant, key, recorded.stream_id)
         for recorded in events
+        if recorded.stream_id not in erased
         for key in _keys(recorded.event)
     }
     if rows:
         columns = [list(column) for column in zip(*sorted(rows), strict=True)]
         await connection.execute(_WRITE, columns)
+    if erased:
+        # planned each time: a plan from when the table was empty would be kept for good
+        await connection.execute(_ERASE, (events[0].tenant, list(erased)), prepare=False)
 
 
 def _keys(event: Event) -> Iterator[str]:

@@ -22,9 +22,10 @@ from registration.domain.portrait import due
 from registration.domain.resources import Consent, Portrait
 from registration.eventstore.records import RecordedEvent
 from registration.projections import links
+from registration.projections.erased import erased_in
 
 NAME = "portraits"
-VERSION = 2
+VERSION = 3
 EVENTS: tuple[type[happened.Event], ...] = (
     happened.PortraitSet,
     happened.PortraitRemoved,
@@ -57,6 +58,7 @@ SELECT p.tenant, p.patient_id, p.document
      WHERE portrait.tenant = asked.tenant AND portrait.patient_id = asked.id OFFSET 0
  ) AS p
 """
+_ERASE = "DELETE FROM portrait WHERE tenant = %s AND patient_id = ANY(%s)"
 _WRITE = """
 INSERT INTO portrait (tenant, patient_id, id, due_at, ends_at, document)
 VALUES (%s, %s, %s, %s, %s, %s)
@@ -97,12 +99,17 @@ _BLANK = PatientState(names=(), gender="unknown")
 
 
 async def apply(connection: Connection, events: Sequence[RecordedEvent]) -> None:
-    """Take in portraits, what was said about the flag ``portrait``, and who was merged."""
+    """Take in portraits, what was said about the flag, and who was merged or erased."""
     for recorded in events:
         await links.follow(connection, recorded.tenant, recorded.stream_id, recorded.event)
     told = [recorded for recorded in events if _counts(recorded.event)]
-    if not told:
-        return
+    if told:
+        await _take(connection, told)
+    if erased := list(erased_in(events)):
+        await connection.execute(_ERASE, (events[0].tenant, erased))
+
+
+async def _take(connection: Connection, told: Sequence[RecordedEvent]) -> None:
     keys = list(dict.fromkeys((recorded.tenant, recorded.stream_id) for recorded in told))
     cursor = await connection.execute(_LOAD, [list(column) for column in zip(*keys, strict=True)])
     states = {(tenant, its_id): _state(text) for tenant, its_id, text in await cursor.fetchall()}

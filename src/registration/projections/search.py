@@ -6,18 +6,18 @@ Four tables, each led by ``tenant``:
 ``name_pair``   one row for any two words of a name, in either order, so that each query of two
                 words is one walk along the primary key, in the order of the ranking
 ``identifier``  live identifiers only
-``spelling``    the dictionary: every word that any name ever held, under its looser keys (see
+``spelling``    the dictionary: every word of ``name_pair``, under its looser keys (see
                 ``search_keys``); per distinct word, so it stays small as patients grow
 
 A record that was merged away keeps its rows, as inactive; those of the survivor hold what the merge
 made known of it as well: its identifiers, and the names that the survivor has not itself.
 
-The rows depend on the log alone, not on how it was cut into batches. Words stay in ``spelling``
-when the last patient that bore them is corrected: they name nobody by themselves.
+The rows depend on the log alone, not on how it was cut into batches. Of a patient who was erased
+there are none, and no word that nobody else bears.
 What a patient's rows are is in ``search_patient``, queries are in ``search_query``.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from uuid import UUID
 
 from psycopg import AsyncConnection
@@ -25,18 +25,12 @@ from psycopg.rows import TupleRow
 
 from registration.domain import search_keys
 from registration.domain.events import EVENTS as ALL
-from registration.domain.events import (
-    Event,
-    NameAdded,
-    NameReplaced,
-    PatientEvent,
-    PatientRegistered,
-)
+from registration.domain.events import Event, PatientErased, PatientEvent, PatientRegistered
 from registration.eventstore.records import RecordedEvent
 from registration.projections.search_patient import Patient, Row
 
 NAME = "search"
-VERSION = 2
+VERSION = 3
 EVENTS: tuple[type[Event], ...] = tuple(kind for kind in ALL if issubclass(kind, PatientEvent))
 
 DDL = """
@@ -96,7 +90,6 @@ async def apply(connection: Connection, events: Sequence[RecordedEvent]) -> None
     old_identifiers = {row for patient in known.values() for row in patient.identifier_rows()}
 
     patients = dict(known)
-    words: dict[str, set[str]] = {}
     for recorded in told:
         key = (recorded.tenant, recorded.stream_id)
         patient = patients.get(key)
@@ -106,7 +99,8 @@ async def apply(connection: Connection, events: Sequence[RecordedEvent]) -> None
         assert isinstance(event, PatientEvent)  # noqa: S101  (for the type checker; see `told`)
         patient.evolve(event)
         patient.version = recorded.version
-        words.setdefault(recorded.tenant, set()).update(_words(event))
+        if isinstance(event, PatientErased):
+            del patients[key]  # nothing comes after it
 
     pairs = {row for patient in patients.values() for row in patient.pair_rows()}
     identifiers = {row for patient in patients.values() for row in patient.identifier_rows()}
@@ -115,7 +109,8 @@ async def apply(connection: Connection, events: Sequence[RecordedEvent]) -> None
     await _delete(connection, _DELETE_IDENTIFIERS, old_identifiers - identifiers)
     await copy_rows(connection, "name_pair", sorted(pairs - old_pairs, key=_sort_key))
     await copy_rows(connection, "identifier", sorted(identifiers - old_identifiers))
-    for tenant, spoken in words.items():
+    await _forget(connection, _words(old_pairs - pairs))
+    for tenant, spoken in _by_tenant(_words(pairs - old_pairs)).items():
         await _learn(connection, tenant, spoken)
 
 
@@ -146,13 +141,16 @@ def _sort_key(row: Row) -> Row:
     return row[:5]
 
 
-def _words(event: PatientEvent) -> set[str]:
-    """Return the words that an event brings; also those that a later one of the batch retires."""
-    if isinstance(event, PatientRegistered):
-        return {pair[0] for name in event.names for pair in search_keys.pairs_of(name)}
-    if isinstance(event, NameAdded | NameReplaced):
-        return {pair[0] for pair in search_keys.pairs_of(event.name)}
-    return set()
+def _words(pairs: Iterable[Row]) -> set[tuple[str, str]]:
+    """Return tenant and word of rows of ``name_pair``."""
+    return {(row[0], row[1]) for row in pairs}
+
+
+def _by_tenant(words: Iterable[tuple[str, str]]) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for tenant, word in words:
+        found.setdefault(tenant, set()).add(word)
+    return found
 
 
 # Each of these joins row by row through a primary key: LATERAL with OFFSET 0 leaves the planner no
@@ -173,6 +171,23 @@ SELECT asked.word
      WHERE tenant = %s AND key = '=' || asked.word AND word = asked.word OFFSET 0
   ) AS known ON true
  WHERE known.found IS NULL
+"""
+# LIMIT leaves the planner no other way either.
+_BORNE = """
+SELECT asked.tenant, asked.word
+  FROM unnest(%s::text[], %s::text[]) AS asked (tenant, word)
+ CROSS JOIN LATERAL (
+    SELECT FROM name_pair
+     WHERE name_pair.tenant = asked.tenant AND name_pair.word = asked.word LIMIT 1
+ ) AS found
+"""
+_DELETE_SPELLINGS = """
+DELETE FROM spelling USING unnest(%s::text[], %s::text[], %s::text[]) AS old (tenant, key, word)
+ WHERE spelling.tenant = old.tenant AND spelling.key = old.key AND spelling.word = old.word
+"""
+_DELETE_PATIENTS = """
+DELETE FROM patient USING unnest(%s::text[], %s::uuid[]) AS old (tenant, id)
+ WHERE patient.tenant = old.tenant AND patient.id = old.id
 """
 _UPDATE_PATIENTS = """
 UPDATE patient SET version = new.version, active = new.active, gender = new.gender,
@@ -221,7 +236,8 @@ async def _replace(
     known: dict[tuple[str, UUID], Patient],
     patients: dict[tuple[str, UUID], Patient],
 ) -> None:
-    """Write the rows of ``patient``: new ones, and those that there are already."""
+    """Write the rows of ``patient``: new ones, those that there are already, and none any more."""
+    await _delete(connection, _DELETE_PATIENTS, known.keys() - patients.keys())
     changed = [patient.row() for key, patient in patients.items() if key in known]
     if changed:
         columns = [list(column) for column in zip(*changed, strict=True)]
@@ -230,9 +246,20 @@ async def _replace(
     await copy_rows(connection, "patient", new)
 
 
-async def _delete(connection: Connection, statement: str, rows: set[Row]) -> None:
+async def _delete(connection: Connection, statement: str, rows: Collection[Row]) -> None:
     if rows:
         await connection.execute(statement, [list(column) for column in zip(*rows, strict=True)])
+
+
+async def _forget(connection: Connection, words: set[tuple[str, str]]) -> None:
+    """Take words out of the dictionary that no name bears any more."""
+    if not words:
+        return
+    columns = [list(column) for column in zip(*words, strict=True)]
+    cursor = await connection.execute(_BORNE, columns, prepare=False)
+    gone = words - {(tenant, word) for tenant, word in await cursor.fetchall()}
+    rows = [row for tenant, word in gone for row in spelling_rows(tenant, [word])]
+    await _delete(connection, _DELETE_SPELLINGS, rows)
 
 
 async def _learn(connection: Connection, tenant: str, words: set[str]) -> None:
