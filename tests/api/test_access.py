@@ -70,13 +70,16 @@ class Scene:
                 "reason": "one person",
             },
         )
-        self.position = proposed.headers["x-log-position"]
+        said = {"patientId": one["id"], "basis": "gdpr-17", "reason": "asked to"}
+        requested = desk.post("/v1/erasures", said)
+        self.position = requested.headers["x-log-position"]
         self.patients = {one["id"], two["id"]}
         self.one = one["id"]
         self.of = {
             "/v1/patients/": one["id"],
             "/v1/encounters/": succeeded(opened)["id"],
             "/v1/mpi/merges/": succeeded(proposed)["id"],
+            "/v1/erasures/": succeeded(requested)["id"],
             "/v1/mpi/candidates/": str(candidate_id(UUID(one["id"]), UUID(two["id"]))),
         }
         self.parts = {
@@ -117,7 +120,7 @@ def test_every_query_that_shows_patients_is_recorded_for_each_of_them(scene, pat
     audited, given = scene
     takes_position = operation in ("patient.search", "encounter.list", "encounter.board")
     takes_position |= operation in ("sync.pull", "mpi.merges", "audit.events")
-    takes_position |= operation in ("mpi.candidates", "mpi.candidate")
+    takes_position |= operation in ("mpi.candidates", "mpi.candidate", "erasure.list")
     asked = {"minPosition": given.position} if takes_position else {}
 
     answer = audited.desk.get(given.url(path), params=asked)

@@ -237,6 +237,8 @@ _BODIES: dict[str, Any] = {
         "reason": "the same person",
     },
     "mpi.approve_merge": {},
+    "erasure.request": {"patientId": str(new_id()), "basis": "gdpr-17", "reason": "asked to"},
+    "erasure.approve": {},
 }
 SCHEMA = "housing"
 
@@ -255,6 +257,10 @@ def owned(desk: Desk, request: Request) -> dict[str, Any]:
         return a_merge(desk, patient, request)
     if request.path.startswith("/v1/mpi/candidates"):
         return a_candidate(desk)
+    if request.path.startswith("/v1/erasures"):
+        said = {"patientId": patient["id"], "basis": "gdpr-17", "reason": "asked to"}
+        somebody_else = desk.service.desk(desk.tenant, role="privacy", sub="officer-2")
+        return succeeded(somebody_else.post("/v1/erasures", said))
     here = place(patient)
     for flag in ("research", "portrait"):
         said = {"decision": "granted", "evidence": {"kind": "verbal"}}

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
+import orjson
 import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -15,6 +16,8 @@ from hypothesis import strategies as st
 from psycopg.rows import dict_row
 from tests.api.given_merges import Index, Record, at, content
 from tests.service import Service, etag, new_id, picture, place, problem, succeeded
+
+from registration.eventstore.records import RecordedEvent
 
 SPOKEN = {"decision": "granted", "evidence": {"kind": "signature"}}
 REASON = {"reason": "a mistake"}
@@ -169,12 +172,21 @@ class World:
     def stored(self, position: int, count: int) -> list[Record]:
         """Return the last events of the log, as a preview lists them."""
         query = """
-            SELECT stream_id::text AS "streamId", version, topic AS type,
-                   convert_from(data, 'UTF8')::json AS data
-              FROM registration.event
+            SELECT * FROM registration.readable_event
              WHERE tenant = %s AND position > %s AND position <= %s ORDER BY position
         """
-        return rows(self.index, query, self.index.desk.tenant, position - count, position)
+        tenant = self.index.desk.tenant
+        with psycopg.connect(self.index.desk.service.database_url) as connection:
+            found = connection.execute(query, (tenant, position - count, position)).fetchall()
+        return [
+            {
+                "streamId": str(event.stream_id),
+                "version": event.version,
+                "type": event.topic,
+                "data": orjson.loads(event.said),
+            }
+            for event in (RecordedEvent(*row) for row in found)
+        ]
 
     def unmerge(self, which: int) -> None:
         if self.merges:

@@ -141,6 +141,15 @@ def a_merge(desk: Desk) -> Record:
     return succeeded(desk("POST", f"/v1/mpi/merges/{a_proposal(desk)['id']}/approval"))
 
 
+def an_erasure_request(desk: Desk) -> Record:
+    somebody_else = desk.service.desk(desk.tenant, role="privacy", sub="officer-2")
+    return succeeded(somebody_else.post("/v1/erasures", erasure_of(patient(desk))))
+
+
+def erasure_of(record: Record) -> Record:
+    return {"patientId": record["id"], "basis": "gdpr-17-1-b", "reason": "asked to"}
+
+
 @dataclass(frozen=True)
 class Scene:
     """How a row is asked for: on what, how, and what would collide with it.
@@ -289,6 +298,13 @@ SCENES: dict[tuple[Operation, str], Scene] = {
     (Operation.UNMERGE, ""): Scene("POST", "/v1/mpi/merges/{id}/unmerge", REASON, a_merge),
     (Operation.DISMISS_CANDIDATE, ""): Scene(
         "POST", "/v1/mpi/candidates/{id}/dismissal", REASON, a_possible_duplicate
+    ),
+    (Operation.REQUEST_ERASURE, ""): Scene("POST", "/v1/erasures", erasure_of, status=201),
+    (Operation.APPROVE_ERASURE, ""): Scene(
+        "POST", "/v1/erasures/{id}/approval", says(), an_erasure_request
+    ),
+    (Operation.REFUSE_ERASURE, ""): Scene(
+        "POST", "/v1/erasures/{id}/refusal", REASON, an_erasure_request
     ),
     (Operation.PUBLISH_SCHEMA, ""): Scene(
         "POST",

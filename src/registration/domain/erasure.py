@@ -81,7 +81,11 @@ class Erasure(Aggregate[ErasureState]):
             case events.ErasureApproved():
                 return state._replace(approved=said)
             case events.ErasureShredded():
-                return state._replace(status="shredded", patient_ids=event.patient_ids)
+                return state._replace(
+                    status="shredded",
+                    patient_ids=event.patient_ids,
+                    requested=_bare(state.requested),
+                )
             case events.ErasureRefused():
                 return state._replace(status="refused", refused=said)
         raise ValueError(f"{event.TOPIC} is no event of an erasure")
