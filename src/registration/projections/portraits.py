@@ -4,6 +4,8 @@ One row a patient who has a portrait or ever said something about having one: ``
 the portrait has to go, ``ends_at`` when consent is not in force any more, portrait or not. The
 retention job looks here for what is due, also by what was said on the record that another was
 merged into, and asks the patients' own histories before it removes anything.
+
+Who was erased has no rows; their pictures went with the keys, before this is told.
 """
 
 from collections.abc import Sequence
@@ -24,7 +26,7 @@ from registration.eventstore.records import RecordedEvent
 from registration.projections import links
 
 NAME = "portraits"
-VERSION = 2
+VERSION = 3
 EVENTS: tuple[type[happened.Event], ...] = (
     happened.PortraitSet,
     happened.PortraitRemoved,
@@ -64,6 +66,7 @@ VALUES (%s, %s, %s, %s, %s, %s)
    SET id = excluded.id, due_at = excluded.due_at, ends_at = excluded.ends_at,
        document = excluded.document
 """
+_ERASE = "DELETE FROM portrait WHERE tenant = %s AND patient_id = %s"
 _DUE = """
 SELECT tenant, patient_id FROM portraits.portrait WHERE due_at <= %s ORDER BY due_at LIMIT %s
 """
@@ -97,10 +100,23 @@ _BLANK = PatientState(names=(), gender="unknown")
 
 
 async def apply(connection: Connection, events: Sequence[RecordedEvent]) -> None:
-    """Take in portraits, what was said about the flag ``portrait``, and who was merged."""
+    """Take in portraits, what was said about the flag ``portrait``, who was merged, and erased."""
     for recorded in events:
         await links.follow(connection, recorded.tenant, recorded.stream_id, recorded.event)
-    told = [recorded for recorded in events if _counts(recorded.event)]
+    # what is blank is of somebody whose erasure is still to come, and goes with it
+    told = [
+        recorded
+        for recorded in events
+        if _counts(recorded.event) and not recorded.is_about_the_erased
+    ]
+    await _take(connection, told)
+    for recorded in events:
+        if isinstance(recorded.event, happened.PatientErased):
+            await connection.execute(_ERASE, (recorded.tenant, recorded.stream_id), prepare=False)
+
+
+async def _take(connection: Connection, told: Sequence[RecordedEvent]) -> None:
+    """Write the rows of those to whom something happened."""
     if not told:
         return
     keys = list(dict.fromkeys((recorded.tenant, recorded.stream_id) for recorded in told))
