@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.eventstore.given import TENANT
 from tests.projections.clinic import Step, patient_id
-from tests.projections.erasing import Life, Stored, Tables
+from tests.projections.given_erasures import Life, Stored, Tables
 from tests.projections.test_matching import CHOICES, HISTORIES
 
 from registration.domain.candidate import candidate_id
