@@ -103,10 +103,16 @@ class AccessLog:
         self._writer: int | None = None
         self._task: asyncio.Task[None] | None = None
         self._closing = False
+        self._stuck = False
 
     def __len__(self) -> int:
         """How many rows wait to be written."""
         return self._noted - self._written
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether the last attempt to write failed; reads wait in memory until one does not."""
+        return self._stuck
 
     def note(self, read: Read) -> None:
         """Take in a read; never waits and never fails."""
@@ -162,7 +168,9 @@ class AccessLog:
             try:
                 await self._rest()
                 await self._write(await self._connected())
+                self._stuck = False
             except psycopg.Error as error:
+                self._stuck = True
                 # the type only: messages of the database can hold rows
                 log.warning("access log: %s; trying again", type(error).__name__)
                 if self._connection is not None:

@@ -19,7 +19,6 @@ from registration.command import (
     Refusal,
     Reply,
     attempt_of,
-    fingerprint_of,
     require_scope,
 )
 from registration.domain.aggregate import Aggregate, Decided, Stamp
@@ -41,6 +40,7 @@ from registration.eventstore.records import (
     VersionConflict,
     key_hash,
 )
+from registration.eventstore.sealing import KEYRING
 from registration.eventstore.store import (
     FORGOTTEN_IN_TIME,
     LATEST,
@@ -53,6 +53,7 @@ from registration.refusals import (
     id_taken,
     key_reused,
     people_in,
+    require_same_request,
     sealed_refusal,
     stored_refusal,
     visible,
@@ -135,8 +136,8 @@ class Gate:
         await self._refuse_merged(attempt, beside.related, beside)
         decided = attempt.decide(blank, beside)
         reply = await self._append(attempt, blank, decided, beside)
-        # a guard may have failed instead: then the command is decided again
-        if reply is None and (not attempt.handler.guarded or await self._exists(attempt)):
+        # something beside it may have moved on instead: then the command is decided again
+        if reply is None and await self._exists(attempt):
             raise id_taken()
         return reply
 
@@ -269,6 +270,8 @@ class Gate:
             ),
         )
         if isinstance(verdict, Stored):
+            if writing.erases:
+                KEYRING.forget()
             for before, event in zip(range(len(events))[::-1], events, strict=True):
                 # the store sets the events of a request a microsecond apart
                 at = verdict.recorded_at - before * _TICK
@@ -296,6 +299,8 @@ class Gate:
 
         Returns only where the first request with this key was applied meanwhile: with its outcome.
         """
+        if error.code == "ERASED":
+            raise Refusal(error)  # whatever was answered before
         if attempt.handler.creates and attempt.key is not None:
             # a create is decided before its key is looked up: what was valid then may not be now
             known = await self._store.load(LoadRequest(attempt.context.tenant, None, attempt.key))
@@ -324,7 +329,7 @@ class Gate:
 
     async def _first(self, attempt: Attempt, outcome: Outcome) -> Reply:
         """Give the outcome that was found under the request's key, if it is this request's."""
-        _require_same_request(attempt, outcome)
+        require_same_request(attempt, outcome)
         return await self._replay(attempt, outcome)
 
     async def version_before(self, command: Command, context: Context) -> int | None:
@@ -339,7 +344,7 @@ class Gate:
         outcome = known.outcome
         if outcome is None:
             return None
-        _require_same_request(attempt, outcome)
+        require_same_request(attempt, outcome)
         if outcome.body is not None:
             raise stored_refusal(outcome, attempt)
         return outcome.version
@@ -376,20 +381,6 @@ def _require_confirmation(attempt: Attempt, seen: Aggregate[Any]) -> None:
             "A person has to confirm this with a direct request.",
             {"confirmVersion": seen.version},
         )
-
-
-def _require_same_request(attempt: Attempt, outcome: Outcome) -> None:
-    """Raise ``IDEMPOTENCY_KEY_REUSED`` where the key's outcome is that of another request."""
-    if outcome.fingerprint not in (attempt.fingerprint, _confirmation_of(attempt, outcome)):
-        raise Refusal(key_reused(attempt))
-
-
-def _confirmation_of(attempt: Attempt, outcome: Outcome) -> UUID | None:
-    """Return the fingerprint that the direct request had by which a person confirmed a mutation."""
-    if not attempt.command.offline or attempt.handler.case is None:
-        return None
-    direct = attempt.command._replace(version=outcome.version - 1, after=None, supersedes=None)
-    return fingerprint_of(direct)
 
 
 def _claims(

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import orjson
 
-from registration.command import Attempt, Refusal
+from registration.command import Attempt, Refusal, fingerprint_of
 from registration.domain.errors import DomainError
 from registration.domain.patient_resource import Patient
 from registration.eventstore.records import Outcome
@@ -25,12 +25,11 @@ REMEMBERED = frozenset(
         "EXTENSION_INVALID",
         "MERGE_NOT_ALLOWED",
         "PORTRAIT_GONE",
-        "ERASED",
         "ERASURE_NOT_ALLOWED",
     }
 )
 """Refusals that depend on what is stored, and so are worth remembering under a key. The others
-depend on the request alone, and come again by themselves."""
+depend on the request alone, or are for good (``ERASED``), and come again by themselves."""
 
 
 def id_taken() -> DomainError:
@@ -45,6 +44,20 @@ def key_reused(attempt: Attempt) -> DomainError:
     return DomainError(
         "IDEMPOTENCY_KEY_REUSED", "This key belongs to another request; use a new one."
     )
+
+
+def require_same_request(attempt: Attempt, outcome: Outcome) -> None:
+    """Raise ``IDEMPOTENCY_KEY_REUSED`` where the key's outcome is that of another request."""
+    if outcome.fingerprint not in (attempt.fingerprint, _confirmation_of(attempt, outcome)):
+        raise Refusal(key_reused(attempt))
+
+
+def _confirmation_of(attempt: Attempt, outcome: Outcome) -> UUID | None:
+    """Return the fingerprint that the direct request had by which a person confirmed a mutation."""
+    if not attempt.command.offline or attempt.handler.case is None:
+        return None
+    direct = attempt.command._replace(version=outcome.version - 1, after=None, supersedes=None)
+    return fingerprint_of(direct)
 
 
 def stored_refusal(outcome: Outcome, attempt: Attempt) -> Refusal:

@@ -24,13 +24,15 @@ from registration.eventstore.store import EventStore
 class Sealer(NamedTuple):
     """What it takes to write the events of one command: the keys of all whom they are about.
 
-    ``new_key`` is that of the patient whom the command registers.
+    ``new_key`` is that of the patient whom the command registers; ``erases``: it ends that of
+    others.
     """
 
     attempt: Attempt
     seen: Aggregate[Any]
     keys: Mapping[UUID, bytes]
     new_key: bytes | None
+    erases: bool
 
     def new_events(
         self, stream_id: UUID, events: Sequence[Event], version: int
@@ -94,7 +96,7 @@ async def sealer(
             "ERASURE_NOT_ALLOWED",
             "This patient was registered before events were sealed: there is no key to delete.",
         )
-    return Sealer(attempt, seen, keys, new_key)
+    return Sealer(attempt, seen, keys, new_key, erases=bool(erased))
 
 
 def keys_from(histories: Iterable[Sequence[RecordedEvent]]) -> dict[UUID, bytes]:

@@ -215,6 +215,38 @@ def test_a_conflict_that_shows_the_record_is_a_read(audited):
     ]
 
 
+def test_who_holds_an_identifier_is_told_and_recorded(audited):
+    desk = audited.desk
+    card = {"system": CARD, "value": "A-17"}
+    holder, other = desk.given_patient(identifiers=[card]), desk.given_patient()
+    problem(desk.post(f"{place(other)}/identifiers", card), 409, "IDENTIFIER_CONFLICT")
+    taken = {
+        "clientMutationId": str(new_id()),
+        "operation": "patient.add_identifier",
+        "aggregateId": other["id"],
+        "payload": card,
+    }
+    pushed = desk.post("/v1/sync/push", {"clientId": "tablet-7", "mutations": [taken]})
+    assert succeeded(pushed)["results"][0]["problem"]["patientId"] == holder["id"]
+    assert [(read["operation"], read["status"]) for read in audited.who_saw(holder)] == [
+        ("sync.push", 200),
+        ("patient.add_identifier", 409),
+    ]
+
+
+def test_a_stale_approval_tells_what_came_to_both_records(service):
+    audited = Audited.of(service)
+    index = Index.of(service, audited.desk.tenant)
+    survivor, retired = index.two()
+    merge = index.proposed(survivor, retired)
+    changed = audited.desk.given_events(survivor, 1)
+    approval = index.approves(merge)
+    told = problem(approval, 412, "OPTIMISTIC_LOCK_CONFLICT")
+    assert [each["patientId"] for each in told["patients"]] == [survivor["id"]]
+    reads = [(read["operation"], read["status"]) for read in audited.who_saw(changed)]
+    assert reads[0] == ("mpi.approve_merge", 412)
+
+
 def test_a_refusal_that_shows_a_survivor_is_a_read_of_the_survivor(service):
     """Given a merged-away record, when it is asked for, then whoever is shown is in the log."""
     audited = Audited.of(service)

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from registration.commands import CommandError, app, import_
 from registration.commands.sample import AS_OF, patients
 from registration.domain.errors import DomainError
+from registration.eventstore.records import RecordedEvent
 from registration.fhir import map_patient
 
 EXCERPT = Path(__file__).parents[1] / "data" / "febrl4-excerpt.ndjson"
@@ -71,8 +72,8 @@ class Desk:
 
     def stored(self) -> list[Any]:
         """Return what the log says, in order."""
-        found = self.rows("SELECT data FROM event ORDER BY position")
-        return [orjson.loads(data) for (data,) in found]
+        found = self.rows("SELECT * FROM readable_event ORDER BY position")
+        return [orjson.loads(RecordedEvent(*row).said) for row in found]
 
 
 @pytest.fixture

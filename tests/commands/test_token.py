@@ -73,7 +73,7 @@ def test_what_is_not_said_has_a_default(tmp_path: Path) -> None:
 
 def test_roles_have_scopes_that_exist() -> None:
     assert {scope for scopes in ROLES.values() for scope in scopes} == set(SCOPES)
-    assert len(SCOPES) == 12
+    assert len(SCOPES) == 15
 
 
 def test_the_key_is_private_and_made_once(tmp_path: Path) -> None:

@@ -63,6 +63,10 @@ CONTRACT = [
         for what in ("propose_merge", "approve_merge", "reject_merge", "unmerge", "dismiss_candidate")
     ),
     ("extension_schema.publish", "", "extension schema registry", SERVER, "no", ONLINE, "house"),
+    *(
+        (f"erasure.{what}", "", "erasure request", SERVER, "no", ONLINE, "house")
+        for what in ("request", "approve", "refuse")
+    ),
 ]  # fmt: skip
 VERSIONS = {
     "no": Version.NONE,

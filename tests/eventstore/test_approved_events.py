@@ -140,6 +140,16 @@ SAMPLES: dict[type[Event], Event] = {
         ),
         events.PatientRestored(merge_id=UUID(int=7)),
         events.PatientReleased(merge_id=UUID(int=7), patient_ids=(UUID(int=6), UUID(int=9))),
+        events.PatientErased(erasure_id=UUID(int=10)),
+        events.ErasureRequested(
+            patient_id=UUID(int=8),
+            patient_ids=(UUID(int=8), UUID(int=6)),
+            basis="gdpr-17-1-b",
+            reason="asked to",
+        ),
+        events.ErasureApproved(),
+        events.ErasureRefused(reason="the law demands that it be kept"),
+        events.ErasureShredded(patient_ids=(UUID(int=8), UUID(int=6))),
         events.MergeProposed(
             survivor_id=UUID(int=8),
             retired_id=UUID(int=6),

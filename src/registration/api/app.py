@@ -254,8 +254,10 @@ def _answer(request: Request, error: DomainError, **headers: str) -> Response:
         position = services(request).store.reached(seen.tenant)
         if position is not None:
             headers["X-Log-Position"] = str(position)
-    if error.extra.get("current"):
-        _note_current(request, error)
+    if told := subjects(error, request.path_params.get("id")):
+        # the command was refused: nothing else records that it showed the record as it is now
+        saw(request, told)
+        note_read(request.scope, PROBLEMS[error.code].status)
     return problem(
         error.code,
         error.detail,
@@ -263,12 +265,6 @@ def _answer(request: Request, error: DomainError, **headers: str) -> Response:
         extra=error.extra,
         headers=headers,
     )
-
-
-def _note_current(request: Request, error: DomainError) -> None:
-    """Have it recorded that a refusal shows the record as it is now: nothing else tells of it."""
-    saw(request, subjects(error, request.path_params.get("id")))
-    note_read(request.scope, PROBLEMS[error.code].status)
 
 
 async def _refusal(request: Request, error: Any) -> Response:

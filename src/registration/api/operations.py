@@ -39,19 +39,27 @@ async def readyz(request: Request) -> Response:
     """Say whether the database answers, how far each read model is, and whether a log is broken.
 
     Commands work without read models, so a stopped one makes the service degraded, not unready. So
-    does a log that is not what was signed, or that cannot be signed: people have to look at it.
+    does a log that is not what was signed, or that cannot be signed, and an access log that this
+    process cannot write: people have to look at it.
     """
     found = await _looked_up(request)
     if found is None:
         return JSONResponse({"status": "unavailable", "database": "unreachable"}, 503)
     read_models, logs = found
-    degraded = any(not row["running"] or row["deadLetters"] for row in read_models)
+    access = services(request).access
+    degraded = (
+        any(not row["running"] or row["deadLetters"] for row in read_models)
+        or logs.broken
+        or logs.unwritten
+        or access.is_stuck
+    )
     return JSONResponse(
         {
-            "status": "degraded" if degraded or logs.broken or logs.unwritten else "ok",
+            "status": "degraded" if degraded else "ok",
             "database": "ok",
             "readModels": read_models,
             "logs": {"broken": logs.broken, "unwritten": logs.unwritten},
+            "accessLog": {"unwritten": len(access), "stuck": access.is_stuck},
         }
     )
 

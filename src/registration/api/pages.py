@@ -20,6 +20,15 @@ _METHODS = ("get", "post", "put", "patch", "delete")
 _QUOTED = re.compile(r"`([^`]+)`")
 
 
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "no-referrer",
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+}
+"""Of pages that show what not everybody may see: kept nowhere, and in nobody's frame."""
+
+
 def index(version: str) -> str:
     """Return the front page: what this service is, and where to go on."""
     return rendered("index.html", version=version)

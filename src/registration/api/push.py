@@ -273,12 +273,13 @@ def _entry(handler: Handler, said: str | None) -> UUID | str | None:
 
 
 def _seen(results: Iterable[Result]) -> list[UUID | str]:
-    """Return the patients whose records stand in conflicts, as they are now."""
-    found: list[UUID | str] = []
-    for result in results:
-        if result.error is not None and result.error.extra.get("current"):
-            found += subjects(result.error, result.mutation.aggregate_id)
-    return found
+    """Return the patients of whom refusals tell something."""
+    return [
+        told
+        for result in results
+        if result.error is not None
+        for told in subjects(result.error, result.mutation.aggregate_id)
+    ]
 
 
 def _shown(result: Result) -> dict[str, Any]:

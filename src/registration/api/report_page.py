@@ -32,12 +32,6 @@ router = APIRouter()
 
 _FORM = frozenset({"application/x-www-form-urlencoded"})
 _MOST_BYTES = 32 * 1024
-_HEADERS = {
-    "Cache-Control": "no-store",
-    "Referrer-Policy": "no-referrer",
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
-    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
-}
 _FILTERS = ("from", "to", "facility")
 _OF_TIME = frozenset({"seconds", "minutes", "hours"})
 
@@ -103,7 +97,7 @@ async def _file(
     if chosen is None:
         raise invalid("/report", "choose one report for a file")
     window, counted = await counted_report(request, caller, chosen, query)
-    headers = _HEADERS | {"Content-Disposition": disposition(chosen, window)}
+    headers = pages.HEADERS | {"Content-Disposition": disposition(chosen, window)}
     return Response(as_csv(counted), 200, headers, f"{CSV}; charset=utf-8")
 
 
@@ -160,4 +154,4 @@ def _page(
         sections=sections,
         trouble=trouble,
     )
-    return HTMLResponse(page, status, _HEADERS)
+    return HTMLResponse(page, status, pages.HEADERS)

@@ -122,15 +122,23 @@ def saw(request: Request, patient_ids: Iterable[UUID | str]) -> None:
 
 
 def subjects(error: DomainError, its_id: UUID | str | None) -> list[UUID | str]:
-    """Return the patients that a refusal shows, by what its record names.
+    """Return the patients that a refusal tells something of, by what its record names.
 
-    A patient, and what is a part of one, names none: then it is the one that was asked for. Of a
-    record that was merged away it is the survivor, and where ``fields`` compare, both.
+    Who holds an identifier is told, too. A patient, and what is a part of one, names none: then it
+    is the one that was asked for. Of a record that was merged away it is the survivor, and where
+    ``fields`` compare, both.
     """
-    current = error.extra["current"]
+    extra = error.extra
+    if "patients" in extra:  # what came to both records of a merge
+        return [each["patientId"] for each in extra["patients"]]
+    if error.code == "IDENTIFIER_CONFLICT":
+        return [extra["patientId"]] if "patientId" in extra else []
+    current = extra.get("current")
+    if not current:
+        return []
     if error.code == "PATIENT_MERGED":
-        compared = [error.extra["patientId"]] if error.extra["fields"] else []
-        return [error.extra["survivorId"], *compared]
+        compared = [extra["patientId"]] if extra["fields"] else []
+        return [extra["survivorId"], *compared]
     named = [current[m] for m in ("patientId", "survivorId", "retiredId") if m in current]
     return named or ([] if its_id is None else [its_id])
 

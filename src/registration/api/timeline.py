@@ -9,6 +9,7 @@ from starlette.responses import HTMLResponse, Response
 
 from registration.api.cursors import decode_cursor, encode_cursor
 from registration.api.openapi import problems
+from registration.api.pages import HEADERS
 from registration.api.reading import AggregateId, Page, json_answer, reached
 from registration.api.requests import Reader, saw, services
 from registration.api.timeline_page import timeline_page
@@ -53,7 +54,8 @@ async def timeline(
     shown = found[: page.limit]
     following = encode_cursor(shown[-1].record.version) if len(found) > page.limit else None
     if _prefers_html(request.headers.get("accept", "")):
-        return HTMLResponse(timeline_page(patient, shown, following), headers={"Vary": "Accept"})
+        html = timeline_page(patient, shown, following)
+        return HTMLResponse(html, headers=HEADERS | {"Vary": "Accept"})
     return json_answer(
         {"items": [_shown(step) for step in shown], "next": following}, {"Vary": "Accept"}
     )

@@ -18,6 +18,7 @@ class Role(StrEnum):
     analyst = "analyst"
     auditor = "auditor"
     mpi = "mpi"
+    privacy = "privacy"
     admin = "admin"
 
 

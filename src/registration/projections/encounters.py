@@ -28,9 +28,10 @@ from registration.domain.events import EVENTS as ALL
 from registration.domain.events import EncounterEvent, EncounterOpened, Event
 from registration.eventstore.records import RecordedEvent
 from registration.projections import links
+from registration.projections.erased import erased_in
 
 NAME = "encounters"
-VERSION = 2
+VERSION = 3
 EVENTS: tuple[type[Event], ...] = (
     *(kind for kind in ALL if issubclass(kind, EncounterEvent)),
     *links.EVENTS,
@@ -79,6 +80,7 @@ VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
 _MOVE = """
 UPDATE encounter SET current_id = %s WHERE tenant = %s AND patient_id = ANY(%s)
 """
+_ERASE = "DELETE FROM encounter WHERE tenant = %s AND patient_id = ANY(%s)"
 
 Connection = AsyncConnection[TupleRow]
 Place = tuple[datetime, UUID]
@@ -86,7 +88,7 @@ Place = tuple[datetime, UUID]
 
 
 async def apply(connection: Connection, events: Sequence[RecordedEvent]) -> None:
-    """Take in what happened to encounters of one tenant, and who was merged."""
+    """Take in what happened to encounters of one tenant, and who was merged or erased."""
     told = [recorded for recorded in events if isinstance(recorded.event, EncounterEvent)]
     if told:
         await _take(connection, told)
@@ -96,6 +98,8 @@ async def apply(connection: Connection, events: Sequence[RecordedEvent]) -> None
             current, patients = led
             # planned each time: a plan from when the table was empty would be kept for good
             await connection.execute(_MOVE, (current, recorded.tenant, patients), prepare=False)
+    if erased := list(erased_in(events)):
+        await connection.execute(_ERASE, (events[0].tenant, erased), prepare=False)
 
 
 async def _take(connection: Connection, told: Sequence[RecordedEvent]) -> None:

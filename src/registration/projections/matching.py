@@ -73,7 +73,7 @@ from registration.projections.matching_tables import (
 
 NAME = "matching"
 VERSION: int  # follows the model that is in use: see __getattr__
-_ROWS = 2
+_ROWS = 3
 EVENTS: tuple[type[Event], ...] = (
     *(kind for kind in ALL if issubclass(kind, PatientEvent)),
     MergeReversed,

@@ -27,7 +27,7 @@ from registration.projections.search_ranking import Asked
 from registration.projections.search_walk import Filters
 
 NAME = "past"
-VERSION = 2
+VERSION = 3
 EVENTS: tuple[type[Event], ...] = tuple(
     kind for kind in ALL if issubclass(kind, events.PatientEvent)
 )

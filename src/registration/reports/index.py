@@ -23,6 +23,7 @@ DUPLICATES = Report(
 WITH chosen AS (
     SELECT p.id, p.merged_at IS NOT NULL AS merged FROM analytics.patient_fact AS p
      WHERE p.tenant = %(tenant)s
+       AND p.erased_at IS NULL
        AND p.registered_at >= %(since)s::timestamptz AND p.registered_at < %(until)s::timestamptz
        AND (%(facility)s::text IS NULL OR p.facility = %(facility)s)
 ), pair AS (
