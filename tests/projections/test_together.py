@@ -19,7 +19,7 @@ from tests.projections.test_runner import (
     wait_for,
 )
 
-from registration.domain.events import Event, NextOfKinAdded
+from registration.domain.events import Event, NextOfKinAdded, PatientErased
 from registration.eventstore.records import RecordedEvent
 from registration.projections import rebuild, runner
 
@@ -90,6 +90,49 @@ def test_poison_of_one_is_food_for_the_other(database_url: str) -> None:
         parked = await rows(database_url, "SELECT name, stream_id FROM registration.dead_letter")
         assert parked == [("second", bad)]
         await assert_exactly_once(database_url, 3)
+
+    asyncio.run(scenario())
+
+
+class Forgetful(Second):
+    """Another read model, which lets go of who was erased, or fails to."""
+
+    NAME = "second"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fails = False
+
+    async def apply(
+        self, connection: AsyncConnection[TupleRow], events: Sequence[RecordedEvent]
+    ) -> None:
+        gone = [e.stream_id for e in events if isinstance(e.event, PatientErased)]
+        if gone and self.fails:
+            raise ValueError
+        if others := [e for e in events if e.stream_id not in gone]:
+            await super().apply(connection, others)
+        await connection.execute("DELETE FROM seen WHERE stream_id = ANY(%s)", (gone,))
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_of_a_parked_stream_it_is_told_who_was_erased(database_url: str, *, fails: bool) -> None:
+    async def scenario() -> None:
+        model = Forgetful()
+        model.poison, model.fails = {"Poison"}, fails
+        bad = uuid4()
+        async with open_store(database_url) as store, running(database_url, model):
+            await stored(store, registered("Ada"), stream=bad)
+            await wait_for(database_url, 1, name="second")
+            await stored(store, next_of_kin("Poison"), stream=bad, version=1)
+            await wait_for(database_url, 2, name="second")
+            assert [name for _, _, name in await seen(database_url, "second")] == ["Ada"]
+            await stored(store, PatientErased(erasure_id=bad), stream=bad, version=2)
+            await stored(store, registered("Fine"))
+            await wait_for(database_url, 4, name="second")
+        left = [name for _, _, name in await seen(database_url, "second")]
+        assert left == (["Ada", "Fine"] if fails else ["Fine"])
+        parked = await rows(database_url, "SELECT name, position FROM registration.dead_letter")
+        assert parked == [("second", 2)]
 
     asyncio.run(scenario())
 

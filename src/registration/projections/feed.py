@@ -2,7 +2,7 @@
 
 import asyncio
 import zlib
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Container, Iterable, Mapping, Sequence
 from typing import LiteralString, NamedTuple
 from uuid import UUID
 
@@ -11,7 +11,7 @@ from psycopg import AsyncConnection, sql
 from psycopg.errors import InvalidSchemaName, UndefinedTable
 from psycopg.rows import TupleRow
 
-from registration.domain.events import EVENTS
+from registration.domain.events import EVENTS, PatientErased
 from registration.eventstore import database
 from registration.eventstore.records import RecordedEvent
 from registration.projections.registry import ReadModel
@@ -211,9 +211,17 @@ async def apply_batch(
     for part in batch:
         events = part.events
         if parked:
-            events = [e for e in events if (e.tenant, e.stream_id) not in parked]
+            events = [e for e in events if not _is_set_aside(e, parked)]
         if events:
             await model.apply(connection, events)
+
+
+def _is_set_aside(event: RecordedEvent, parked: Container[Stream]) -> bool:
+    """Whether an event is of a parked stream, and does not end it.
+
+    What a read model had taken in of somebody before it failed goes when they are erased.
+    """
+    return (event.tenant, event.stream_id) in parked and event.topic != PatientErased.TOPIC
 
 
 async def apply_singly(
@@ -229,7 +237,7 @@ async def apply_singly(
     parked = set(parked)
     for event in (event for part in batch for event in part.events):
         stream = (event.tenant, event.stream_id)
-        if stream in parked:
+        if _is_set_aside(event, parked):
             continue
         try:
             async with connection.transaction():
@@ -237,8 +245,9 @@ async def apply_singly(
         except Exception as error:
             if not_of_an_event(error):
                 raise
-            parked.add(stream)
-            failed(DeadLetter(event, type(error).__name__))
+            if stream not in parked:
+                parked.add(stream)
+                failed(DeadLetter(event, type(error).__name__))
 
 
 def not_of_an_event(error: Exception) -> bool:

@@ -4,6 +4,9 @@ A row of ``link`` is a record that is merged away now: into which one, and which
 in the end. So finding out takes one look-up however long the chain is; the work is done when a
 merge is stored or undone, which is seldom.
 
+Who is erased is erased with all that was merged into the record, each by an event of its own: so
+each link goes with the record that it leads from.
+
 Statements are planned each time: a plan from when the table was empty would be kept for good, and
 may take the wrong index.
 """
@@ -66,10 +69,10 @@ async def current_of(
 async def follow(
     connection: Connection, tenant: str, patient_id: UUID, event: Event
 ) -> tuple[UUID, list[UUID]] | None:
-    """Take in a merge or its undoing; other events change no link, but for that of the erased.
+    """Take in a merge, its undoing, or an erasure; other events change no link.
 
     Returns the record under which a patient, and all that were merged into it, are found from now
-    on, and the ids of all these.
+    on, and the ids of all these; nothing where none of them is found elsewhere than before.
     """
     if isinstance(event, PatientMergedAway):
         led = await current_of(connection, tenant, [event.survivor_id])
@@ -79,11 +82,9 @@ async def follow(
     elif isinstance(event, PatientRestored):
         current = patient_id
         await connection.execute(_UNLINK, (tenant, patient_id))
-    elif isinstance(event, PatientErased):
-        # so is the record that it leads to, and all that lead to it
-        await connection.execute(_UNLINK, (tenant, patient_id))
-        return None
     else:
+        if isinstance(event, PatientErased):
+            await connection.execute(_UNLINK, (tenant, patient_id))
         return None
     cursor = await connection.execute(_BELOW, (patient_id, tenant), prepare=False)
     moved = [row[0] for row in await cursor.fetchall()]

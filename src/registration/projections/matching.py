@@ -9,14 +9,22 @@ Four tables, each led by ``tenant``:
                digest of the levels by field, ``current_one`` and ``current_other`` the pair that a
                merge would be of now
 ``dismissal``  what was said last of a pair that was found to be two persons. It outlives the row
-               of the pair, and holds while the evidence is the same
+               of the pair, and holds while the evidence is the same; ``said_of`` are the two whom
+              it was said of, where the pair is two other faces of them
 
 A record that was merged away stays a further face of its survivor: it is still compared.
+
+Who was erased has no rows, nor has any pair of theirs; and of other pairs that were dismissed by
+undoing a merge of theirs, the reason is blank. Events of theirs may come blank or whole, as it
+happens. Blank ones say nothing to compare, so they make no pair and change none; but they do say
+who was found under whom, of which the faces follow. All goes with ``PatientErased``, the last.
 
 Each event is taken in by itself, in the order of the log: so the rows depend on the log alone, not
 on how it was cut into batches. What one event may cost is bounded by ``MOST_COMPARED`` and
 ``MOST_RAISED``, and by the pairs that a record is of already. The matcher is part of what the rows
 depend on: ``_ROWS`` is raised when it changes, and another model makes another ``VERSION``.
+Who was erased meanwhile took a place of those bounded ones, and does not in a rebuild: there, a
+pair may come up that was one too many before.
 
 Queries are in ``matching_query`` and ``matching_queue``.
 """
@@ -56,6 +64,8 @@ from registration.mpi.record import MatchRecord, encode, record_of
 from registration.projections.matching_model import in_use, version_of
 from registration.projections.matching_tables import (
     Connection,
+    Dismissed,
+    Said,
     Seen,
     Tables,
     patient_row,
@@ -63,7 +73,7 @@ from registration.projections.matching_tables import (
 
 NAME = "matching"
 VERSION: int  # follows the model that is in use: see __getattr__
-_ROWS = 2
+_ROWS = 3
 EVENTS: tuple[type[Event], ...] = (
     *(kind for kind in ALL if issubclass(kind, PatientEvent)),
     MergeReversed,
@@ -140,6 +150,7 @@ CREATE TABLE dismissal (
     candidate_id uuid NOT NULL,
     one          uuid NOT NULL,
     other        uuid NOT NULL,
+    said_of      uuid[] NOT NULL,
     evidence     text COLLATE "C" NOT NULL,
     reason       text NOT NULL,
     dismissed_by text NOT NULL,
@@ -148,6 +159,7 @@ CREATE TABLE dismissal (
 );
 CREATE INDEX dismissal_one ON dismissal (tenant, one);
 CREATE INDEX dismissal_other ON dismissal (tenant, other);
+CREATE INDEX dismissal_said_of ON dismissal USING gin (said_of);
 """
 
 
@@ -224,13 +236,18 @@ async def apply(connection: Connection, events: Sequence[RecordedEvent]) -> None
         event, its_id = recorded.event, recorded.stream_id
         if isinstance(event, PatientEvent):
             versions[its_id] = recorded.version
-        if isinstance(event, _CHANGES):
+        if isinstance(event, _CHANGES) and not _is_blank(recorded):
             states[its_id] = evolve(states.get(its_id), event, Stamp.of(recorded))
             await _changed(tables, recorded, states[its_id])
             del versions[its_id]  # written with the rest
         else:
             await _decided(tables, recorded, event)
     await tables.write_versions(versions)
+
+
+def _is_blank(recorded: RecordedEvent) -> bool:
+    """Whether a change says nothing any more; that somebody was there is said all the same."""
+    return recorded.is_about_the_erased and not isinstance(recorded.event, PatientRegistered)
 
 
 async def _changed(tables: Tables, recorded: RecordedEvent, state: PatientState) -> None:
@@ -279,12 +296,13 @@ async def _decided(tables: Tables, recorded: RecordedEvent, event: Event) -> Non
         case PatientRestored():
             await _moved(tables, recorded, None)
         case CandidateDismissed():
-            said = {ordered(*event.patient_ids): event.evidence}
-            await _dismissed(tables, recorded, said, event.reason)
-        case PatientErased():
-            await _erased(tables, its_id)
+            pair = Dismissed(its_id, *ordered(*event.patient_ids), event.evidence)
+            await _dismissed(tables, recorded, [pair], event.patient_ids, event.reason)
         case MergeReversed():
             await _separated(tables, recorded, event)
+        case PatientErased():
+            seen = await tables.patient(its_id)
+            await tables.erase(its_id, block_keys(seen.record) if seen else [])
 
 
 async def _moved(tables: Tables, recorded: RecordedEvent, survivor_id: UUID | None) -> None:
@@ -306,25 +324,29 @@ async def _separated(tables: Tables, recorded: RecordedEvent, event: MergeRevers
     if survivor is None or retired is None or survivor.current_id == retired.current_id:
         return  # one of them was parked
     (pair,) = _compared(survivor, [retired])
-    evidence = await tables.of_current_pair(survivor.current_id, retired.current_id)
-    evidence[pair.one, pair.other] = evidence_of(pair.made)
-    await _dismissed(tables, recorded, evidence, event.reason)
+    pairs = await tables.of_current_pair(survivor.current_id, retired.current_id)
+    pairs.append((pair.one, pair.other, evidence_of(pair.made)))
+    found = {candidate_id(one, other): (one, other, on) for one, other, on in pairs}
+    await _dismissed(
+        tables,
+        recorded,
+        [Dismissed(its_id, *which) for its_id, which in found.items()],
+        (survivor.id, retired.id),
+        event.reason,
+    )
 
 
 async def _dismissed(
-    tables: Tables, recorded: RecordedEvent, evidence: dict[tuple[UUID, UUID], str], reason: str
+    tables: Tables,
+    recorded: RecordedEvent,
+    pairs: Sequence[Dismissed],
+    of: tuple[UUID, UUID],
+    reason: str,
 ) -> None:
-    """Remember pairs as found to be two persons, each on its evidence."""
-    by, at = recorded.meta["actor"], recorded.recorded_at
-    await tables.write_dismissals(evidence, reason, by, at)
-    await _settle(tables, (candidate_id(*pair) for pair in evidence), at)
-
-
-async def _erased(tables: Tables, its_id: UUID) -> None:
-    """Let go of a patient, and of every pair that it is of."""
-    before = await tables.patient(its_id)
-    if before is not None:
-        await tables.erase(its_id, sorted(block_keys(before.record)))
+    """Remember pairs as found to be two persons, each on its evidence; it was said ``of`` two."""
+    said = Said(list(of), reason, recorded.meta["actor"], recorded.recorded_at)
+    await tables.write_dismissals(pairs, said)
+    await _settle(tables, [pair.id for pair in pairs], said.at)
 
 
 async def _settle(tables: Tables, ids: Iterable[UUID], at: datetime) -> None:

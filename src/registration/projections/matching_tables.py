@@ -16,7 +16,6 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
 from registration.domain.aggregate import Stamp
-from registration.domain.candidate import candidate_id
 from registration.domain.names import display
 from registration.domain.patient_state import PatientState, evolve
 from registration.eventstore.records import RecordedEvent
@@ -85,19 +84,12 @@ VALUES (%(tenant)s, %(id)s, %(one)s, %(other)s, %(one)s, %(other)s, 'open', %(at
        agreement = excluded.agreement, levels = excluded.levels, evidence = excluded.evidence
 """
 _REMOVE: LiteralString = "DELETE FROM candidate WHERE tenant = %s AND id = ANY(%s)"
-_ERASE: tuple[LiteralString, ...] = (
-    "DELETE FROM candidate WHERE tenant = %(tenant)s AND one = %(id)s",
-    "DELETE FROM candidate WHERE tenant = %(tenant)s AND other = %(id)s",
-    "DELETE FROM dismissal WHERE tenant = %(tenant)s AND one = %(id)s",
-    "DELETE FROM dismissal WHERE tenant = %(tenant)s AND other = %(id)s",
-    "DELETE FROM patient WHERE tenant = %(tenant)s AND id = %(id)s",
-)
 _WRITE_DISMISSAL: LiteralString = """
-INSERT INTO dismissal (tenant, candidate_id, one, other, evidence, reason, dismissed_by,
+INSERT INTO dismissal (tenant, candidate_id, one, other, said_of, evidence, reason, dismissed_by,
                        dismissed_at)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)
     ON CONFLICT (tenant, candidate_id) DO UPDATE
-   SET evidence = excluded.evidence, reason = excluded.reason,
+   SET said_of = excluded.said_of, evidence = excluded.evidence, reason = excluded.reason,
        dismissed_by = excluded.dismissed_by, dismissed_at = excluded.dismissed_at
 """
 _STANDINGS: LiteralString = """
@@ -151,6 +143,14 @@ SELECT one, other, evidence FROM candidate
  WHERE tenant = %s AND current_one = least(%s::uuid, %s::uuid)
    AND current_other = greatest(%s::uuid, %s::uuid)
 """
+_ERASE: tuple[LiteralString, ...] = (
+    "DELETE FROM candidate WHERE tenant = %(tenant)s AND one = %(id)s",
+    "DELETE FROM candidate WHERE tenant = %(tenant)s AND other = %(id)s",
+    "DELETE FROM dismissal WHERE tenant = %(tenant)s AND one = %(id)s",
+    "DELETE FROM dismissal WHERE tenant = %(tenant)s AND other = %(id)s",
+    "UPDATE dismissal SET reason = '' WHERE tenant = %(tenant)s AND said_of @> ARRAY[%(id)s]",
+    "DELETE FROM patient WHERE tenant = %(tenant)s AND id = %(id)s",
+)
 
 
 def nearest(schema: LiteralString, columns: LiteralString) -> LiteralString:
@@ -212,6 +212,24 @@ class Seen(NamedTuple):
         return decode(self.data)
 
 
+class Dismissed(NamedTuple):
+    """A pair that was found to be two persons, on this evidence."""
+
+    id: UUID
+    one: UUID
+    other: UUID
+    evidence: str
+
+
+class Said(NamedTuple):
+    """What was said when pairs were found to be two persons: of which two, why, by whom, when."""
+
+    of: list[UUID]
+    reason: str
+    by: str
+    at: datetime
+
+
 class Standing(NamedTuple):
     """How a pair is written, and what that should follow from."""
 
@@ -264,6 +282,8 @@ class Tables:
         for row in await cursor.fetchall():
             recorded = RecordedEvent(*row)
             its_id = recorded.stream_id
+            if recorded.is_about_the_erased and its_id in states:
+                continue  # blank: there is nothing to make a key of
             states[its_id] = evolve(states.get(its_id), recorded.event, Stamp.of(recorded))
         return states
 
@@ -281,11 +301,11 @@ class Tables:
         """Return the pairs that any of these patients is of."""
         return await self._ids(_CANDIDATES_OF, ids=list(ids))
 
-    async def of_current_pair(self, one: UUID, other: UUID) -> dict[tuple[UUID, UUID], str]:
+    async def of_current_pair(self, one: UUID, other: UUID) -> list[tuple[UUID, UUID, str]]:
         """Return the pairs that these two are found as now, each with its evidence."""
         asked = (self.tenant, one, other, one, other)
         cursor = await self._connection.execute(_OF_CURRENT_PAIR, asked)
-        return {(row[0], row[1]): row[2] for row in await cursor.fetchall()}
+        return [(mine, its, evidence) for mine, its, evidence in await cursor.fetchall()]
 
     async def standings(self, ids: Iterable[UUID]) -> list[Standing]:
         """Return how pairs are written, and what that should follow from."""
@@ -325,23 +345,23 @@ class Tables:
         if ids:
             await self._connection.execute(_REMOVE, (self.tenant, ids))
 
-    async def write_dismissals(
-        self, evidence: Mapping[tuple[UUID, UUID], str], reason: str, by: str, at: datetime
-    ) -> None:
+    async def write_dismissals(self, found: Iterable[Dismissed], said: Said) -> None:
         """Remember pairs that were found to be two persons, each on its evidence."""
         await self._each(
             _WRITE_DISMISSAL,
             [
-                (self.tenant, candidate_id(*pair), *pair, on, reason, by, at)
-                for pair, on in evidence.items()
+                (self.tenant, pair.id, pair.one, pair.other, said.of, pair.evidence, *said[1:])
+                for pair in found
             ],
         )
 
     async def erase(self, its_id: UUID, keys: Sequence[int]) -> None:
-        """Let go of a patient with these keys, and of every pair that it is of."""
+        """Take away all that is about a patient; ``keys`` are those of the record."""
         await self._connection.execute(_DELETE_BLOCKS, (self.tenant, keys, its_id))
         for statement in _ERASE:
-            await self._connection.execute(statement, {"tenant": self.tenant, "id": its_id})
+            # planned each time: a plan from when the tables were empty would be kept for good
+            asked = {"tenant": self.tenant, "id": its_id}
+            await self._connection.execute(statement, asked, prepare=False)
 
     async def move(self, its_id: UUID, into: UUID | None) -> set[UUID]:
         """Write that a patient was merged, or restored; returns it with all its faces."""

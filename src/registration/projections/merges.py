@@ -1,4 +1,7 @@
-"""The read model of merge decisions: one row each, for the list of those that wait for approval."""
+"""The read model of merge decisions: one row each, for the list of those that wait for approval.
+
+A decision about somebody who was erased is erased with them: it has no row.
+"""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -13,7 +16,6 @@ from registration.domain.events import EVENTS as ALL
 from registration.domain.events import Event, MergeEvent, PatientErased
 from registration.domain.merge import Merge, MergeResource
 from registration.eventstore.records import RecordedEvent
-from registration.projections.erased import erased_in
 
 NAME = "merges"
 VERSION = 2
@@ -49,9 +51,7 @@ VALUES (%s, %s, %s, %s, %s, %s, %s)
     ON CONFLICT (tenant, id) DO UPDATE
    SET status = excluded.status, document = excluded.document
 """
-_ERASE = """
-DELETE FROM merge WHERE tenant = %s AND (survivor_id = ANY(%s) OR retired_id = ANY(%s))
-"""
+_ERASE = "DELETE FROM merge WHERE tenant = %s AND (survivor_id = %s OR retired_id = %s)"
 
 Connection = AsyncConnection[TupleRow]
 Place = tuple[datetime, UUID]
@@ -59,16 +59,27 @@ Place = tuple[datetime, UUID]
 
 
 async def apply(connection: Connection, events: Sequence[RecordedEvent]) -> None:
-    """Take in what was decided, and let go of what is about somebody who was erased."""
-    decided = [recorded for recorded in events if isinstance(recorded.event, MergeEvent)]
-    if decided:
-        await _take(connection, decided)
-    if erased := list(erased_in(events)):
-        # planned each time: a plan from when the table was empty would be kept for good
-        await connection.execute(_ERASE, (events[0].tenant, erased, erased), prepare=False)
+    """Take in what was decided, and then who was erased: nothing is decided about them later."""
+    # a blank decision is about somebody whose erasure is still to come, and goes with it
+    await _decide(
+        connection,
+        [
+            recorded
+            for recorded in events
+            if isinstance(recorded.event, MergeEvent) and not recorded.is_about_the_erased
+        ],
+    )
+    for recorded in events:
+        if isinstance(recorded.event, PatientErased):
+            gone = recorded.stream_id
+            # planned each time: a plan from when the table was empty would be kept for good
+            await connection.execute(_ERASE, (recorded.tenant, gone, gone), prepare=False)
 
 
-async def _take(connection: Connection, events: Sequence[RecordedEvent]) -> None:
+async def _decide(connection: Connection, events: Sequence[RecordedEvent]) -> None:
+    """Write the rows of what was decided."""
+    if not events:
+        return
     keys = list(dict.fromkeys((recorded.tenant, recorded.stream_id) for recorded in events))
     cursor = await connection.execute(_LOAD, [list(column) for column in zip(*keys, strict=True)])
     known = {

@@ -3,6 +3,10 @@
 The search knows what is so now. Whoever was found by a name or a number at an earlier instant is
 among those who ever bore it: ``ever`` tells who those are, and what each was at that instant is
 folded from their own events. So nobody is missing, and nobody is shown for what came later.
+
+``borne_by`` is whose record the word or the number is of: the patient's own, or one that was merged
+into it. Who is erased takes both along: what they are found by, and what others were found by for
+having held their record for a while.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,17 +18,16 @@ from psycopg.rows import TupleRow
 
 from registration.domain import events, search_keys
 from registration.domain.events import EVENTS as ALL
-from registration.domain.events import Event
+from registration.domain.events import Event, PatientAbsorbed, PatientErased
 from registration.domain.patient_resource import Patient
 from registration.domain.patient_state import PatientState
 from registration.domain.resources import Identifier, Name
 from registration.eventstore.records import RecordedEvent
-from registration.projections.erased import erased_in
 from registration.projections.search_ranking import Asked
 from registration.projections.search_walk import Filters
 
 NAME = "past"
-VERSION = 2
+VERSION = 3
 EVENTS: tuple[type[Event], ...] = tuple(
     kind for kind in ALL if issubclass(kind, events.PatientEvent)
 )
@@ -33,39 +36,55 @@ CREATE TABLE ever (
     tenant     text COLLATE "C" NOT NULL,
     key        text COLLATE "C" NOT NULL,
     patient_id uuid NOT NULL,
-    PRIMARY KEY (tenant, key, patient_id)
+    borne_by   uuid NOT NULL,
+    PRIMARY KEY (tenant, key, patient_id, borne_by)
 );
 CREATE INDEX ever_patient ON ever (tenant, patient_id);
+CREATE INDEX ever_borne_by ON ever (tenant, borne_by) WHERE borne_by <> patient_id;
 """
 _WRITE = """
-INSERT INTO ever (tenant, key, patient_id)
-SELECT * FROM unnest(%s::text[], %s::text[], %s::uuid[]) ON CONFLICT DO NOTHING
+INSERT INTO ever (tenant, key, patient_id, borne_by)
+SELECT * FROM unnest(%s::text[], %s::text[], %s::uuid[], %s::uuid[]) ON CONFLICT DO NOTHING
 """
-_ERASE = "DELETE FROM ever WHERE tenant = %s AND patient_id = ANY(%s)"
+_ERASE = "DELETE FROM ever WHERE tenant = %s AND patient_id = %s"
+_ERASE_FROM_OTHERS = """
+DELETE FROM ever WHERE tenant = %s AND borne_by = %s AND borne_by <> patient_id
+"""
 _FIND = """
 SELECT patient_id FROM past.ever
  WHERE tenant = %s AND key = ANY(%s)
- GROUP BY patient_id HAVING count(*) = %s ORDER BY patient_id LIMIT %s
+ GROUP BY patient_id HAVING count(DISTINCT key) = %s ORDER BY patient_id LIMIT %s
 """
 
 Connection = AsyncConnection[TupleRow]
 
 
 async def apply(connection: Connection, events: Sequence[RecordedEvent]) -> None:
-    """Take in what names and identifiers came; what goes was there, unless somebody was erased."""
-    erased = erased_in(events)
+    """Take in what names and identifiers came; what goes was there, but for who is erased.
+
+    Nothing that is about them comes after that: so it is taken in last.
+    """
     rows = {
-        (recorded.tenant, key, recorded.stream_id)
+        (recorded.tenant, key, recorded.stream_id, _whose(recorded))
         for recorded in events
-        if recorded.stream_id not in erased
+        if not recorded.is_about_the_erased
         for key in _keys(recorded.event)
     }
     if rows:
         columns = [list(column) for column in zip(*sorted(rows), strict=True)]
         await connection.execute(_WRITE, columns)
-    if erased:
-        # planned each time: a plan from when the table was empty would be kept for good
-        await connection.execute(_ERASE, (events[0].tenant, list(erased)), prepare=False)
+    for recorded in events:
+        if isinstance(recorded.event, PatientErased):
+            # planned each time: a plan from when the table was empty would be kept for good
+            whom = (recorded.tenant, recorded.stream_id)
+            await connection.execute(_ERASE, whom, prepare=False)
+            await connection.execute(_ERASE_FROM_OTHERS, whom, prepare=False)
+
+
+def _whose(recorded: RecordedEvent) -> UUID:
+    """Return whose names and identifiers an event brings."""
+    event = recorded.event
+    return event.patient_id if isinstance(event, PatientAbsorbed) else recorded.stream_id
 
 
 def _keys(event: Event) -> Iterator[str]:
@@ -76,7 +95,7 @@ def _keys(event: Event) -> Iterator[str]:
             yield from _keys_of([event.name], ())
         case events.IdentifierAdded():
             yield from _keys_of((), [event.identifier])
-        case events.PatientAbsorbed():
+        case PatientAbsorbed():
             yield from _keys_of(event.names, event.identifiers)
 
 

@@ -4,6 +4,8 @@ One row a patient who has a portrait or ever said something about having one: ``
 the portrait has to go, ``ends_at`` when consent is not in force any more, portrait or not. The
 retention job looks here for what is due, also by what was said on the record that another was
 merged into, and asks the patients' own histories before it removes anything.
+
+Who was erased has no rows; their pictures went with the keys, before this is told.
 """
 
 from collections.abc import Sequence
@@ -22,7 +24,6 @@ from registration.domain.portrait import due
 from registration.domain.resources import Consent, Portrait
 from registration.eventstore.records import RecordedEvent
 from registration.projections import links
-from registration.projections.erased import erased_in
 
 NAME = "portraits"
 VERSION = 3
@@ -58,7 +59,6 @@ SELECT p.tenant, p.patient_id, p.document
      WHERE portrait.tenant = asked.tenant AND portrait.patient_id = asked.id OFFSET 0
  ) AS p
 """
-_ERASE = "DELETE FROM portrait WHERE tenant = %s AND patient_id = ANY(%s)"
 _WRITE = """
 INSERT INTO portrait (tenant, patient_id, id, due_at, ends_at, document)
 VALUES (%s, %s, %s, %s, %s, %s)
@@ -66,6 +66,7 @@ VALUES (%s, %s, %s, %s, %s, %s)
    SET id = excluded.id, due_at = excluded.due_at, ends_at = excluded.ends_at,
        document = excluded.document
 """
+_ERASE = "DELETE FROM portrait WHERE tenant = %s AND patient_id = %s"
 _DUE = """
 SELECT tenant, patient_id FROM portraits.portrait WHERE due_at <= %s ORDER BY due_at LIMIT %s
 """
@@ -99,17 +100,25 @@ _BLANK = PatientState(names=(), gender="unknown")
 
 
 async def apply(connection: Connection, events: Sequence[RecordedEvent]) -> None:
-    """Take in portraits, what was said about the flag, and who was merged or erased."""
+    """Take in portraits, what was said about the flag ``portrait``, who was merged, and erased."""
     for recorded in events:
         await links.follow(connection, recorded.tenant, recorded.stream_id, recorded.event)
-    told = [recorded for recorded in events if _counts(recorded.event)]
-    if told:
-        await _take(connection, told)
-    if erased := list(erased_in(events)):
-        await connection.execute(_ERASE, (events[0].tenant, erased))
+    # what is blank is of somebody whose erasure is still to come, and goes with it
+    told = [
+        recorded
+        for recorded in events
+        if _counts(recorded.event) and not recorded.is_about_the_erased
+    ]
+    await _take(connection, told)
+    for recorded in events:
+        if isinstance(recorded.event, happened.PatientErased):
+            await connection.execute(_ERASE, (recorded.tenant, recorded.stream_id), prepare=False)
 
 
 async def _take(connection: Connection, told: Sequence[RecordedEvent]) -> None:
+    """Write the rows of those to whom something happened."""
+    if not told:
+        return
     keys = list(dict.fromkeys((recorded.tenant, recorded.stream_id) for recorded in told))
     cursor = await connection.execute(_LOAD, [list(column) for column in zip(*keys, strict=True)])
     states = {(tenant, its_id): _state(text) for tenant, its_id, text in await cursor.fetchall()}

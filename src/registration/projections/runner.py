@@ -12,7 +12,8 @@ that shares sessions), the second one's positions do not match and its batch rol
 leads, and those that stand at the same positions get a batch in one transaction: read, decoded and
 committed once. Where that fails, each of them gets the batch in a transaction of its own. Then an
 event that cannot be applied parks its stream in that read model, and a read model that is broken
-as a whole is left out and tried again; the others notice neither.
+as a whole is left out and tried again; the others notice neither. Of a parked stream a read model
+is still told that the patient was erased: what it had taken in before goes then.
 
 **At their own pace.** A read model that takes long over an event (``registry.OWN_PACE``) is fed on
 a connection of its own, in smaller batches, so that the others are never behind because of it.

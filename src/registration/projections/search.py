@@ -6,14 +6,18 @@ Four tables, each led by ``tenant``:
 ``name_pair``   one row for any two words of a name, in either order, so that each query of two
                 words is one walk along the primary key, in the order of the ranking
 ``identifier``  live identifiers only
-``spelling``    the dictionary: every word of ``name_pair``, under its looser keys (see
-                ``search_keys``); per distinct word, so it stays small as patients grow
+``spelling``    the dictionary: every word that a patient is found by now, under its looser keys
+                (see ``search_keys``); per distinct word, so it stays small as patients grow
 
 A record that was merged away keeps its rows, as inactive; those of the survivor hold what the merge
 made known of it as well: its identifiers, and the names that the survivor has not itself.
 
-The rows depend on the log alone, not on how it was cut into batches. Of a patient who was erased
-there are none, and no word that nobody else bears.
+The rows depend on the log alone, not on how it was cut into batches. A word goes from ``spelling``
+with the last row of ``name_pair`` that holds it: a rare name names somebody by itself, and once its
+bearer was erased nothing tells any more that it was theirs, not even the log.
+
+Who was erased has no rows. Events of theirs may come blank or whole, as it happens; either way the
+rows go with ``PatientErased``, which is the last of them.
 What a patient's rows are is in ``search_patient``, queries are in ``search_query``.
 """
 
@@ -91,16 +95,7 @@ async def apply(connection: Connection, events: Sequence[RecordedEvent]) -> None
 
     patients = dict(known)
     for recorded in told:
-        key = (recorded.tenant, recorded.stream_id)
-        patient = patients.get(key)
-        if patient is None:
-            patient = patients[key] = Patient(*key)
-        event = recorded.event
-        assert isinstance(event, PatientEvent)  # noqa: S101  (for the type checker; see `told`)
-        patient.evolve(event)
-        patient.version = recorded.version
-        if isinstance(event, PatientErased):
-            del patients[key]  # nothing comes after it
+        _take(patients, recorded)
 
     pairs = {row for patient in patients.values() for row in patient.pair_rows()}
     identifiers = {row for patient in patients.values() for row in patient.identifier_rows()}
@@ -109,9 +104,27 @@ async def apply(connection: Connection, events: Sequence[RecordedEvent]) -> None
     await _delete(connection, _DELETE_IDENTIFIERS, old_identifiers - identifiers)
     await copy_rows(connection, "name_pair", sorted(pairs - old_pairs, key=_sort_key))
     await copy_rows(connection, "identifier", sorted(identifiers - old_identifiers))
-    await _forget(connection, _words(old_pairs - pairs))
-    for tenant, spoken in _by_tenant(_words(pairs - old_pairs)).items():
-        await _learn(connection, tenant, spoken)
+    for tenant, words in _words(old_pairs - pairs).items():
+        await _forget(connection, tenant, words)
+    for tenant, words in _words(pairs - old_pairs).items():
+        await _learn(connection, tenant, words)
+
+
+def _take(patients: dict[tuple[str, UUID], Patient], recorded: RecordedEvent) -> None:
+    """Take one event into the patients; who was erased is none of them any more."""
+    key, event = (recorded.tenant, recorded.stream_id), recorded.event
+    assert isinstance(event, PatientEvent)  # noqa: S101  (for the type checker; see `told`)
+    if isinstance(event, PatientErased):
+        patients.pop(key, None)
+        return
+    if recorded.is_about_the_erased:
+        # says nothing of who bears it, or, on a survivor, of whom it has let go of since
+        if key in patients:
+            patients[key].version = recorded.version
+        return
+    patient = patients.setdefault(key, Patient(*key))
+    patient.evolve(event)
+    patient.version = recorded.version
 
 
 def spelling_rows(tenant: str, words: Iterable[str]) -> list[Row]:
@@ -141,16 +154,12 @@ def _sort_key(row: Row) -> Row:
     return row[:5]
 
 
-def _words(pairs: Iterable[Row]) -> set[tuple[str, str]]:
-    """Return tenant and word of rows of ``name_pair``."""
-    return {(row[0], row[1]) for row in pairs}
-
-
-def _by_tenant(words: Iterable[tuple[str, str]]) -> dict[str, set[str]]:
-    found: dict[str, set[str]] = {}
-    for tenant, word in words:
-        found.setdefault(tenant, set()).add(word)
-    return found
+def _words(pairs: Iterable[Row]) -> dict[str, set[str]]:
+    """Return the words that rows of ``name_pair`` hold, by tenant."""
+    words: dict[str, set[str]] = {}
+    for tenant, word, *_ in pairs:
+        words.setdefault(tenant, set()).add(word)
+    return words
 
 
 # Each of these joins row by row through a primary key: LATERAL with OFFSET 0 leaves the planner no
@@ -172,22 +181,13 @@ SELECT asked.word
   ) AS known ON true
  WHERE known.found IS NULL
 """
-# LIMIT leaves the planner no other way either.
-_BORNE = """
-SELECT asked.tenant, asked.word
-  FROM unnest(%s::text[], %s::text[]) AS asked (tenant, word)
- CROSS JOIN LATERAL (
-    SELECT FROM name_pair
-     WHERE name_pair.tenant = asked.tenant AND name_pair.word = asked.word LIMIT 1
- ) AS found
-"""
-_DELETE_SPELLINGS = """
-DELETE FROM spelling USING unnest(%s::text[], %s::text[], %s::text[]) AS old (tenant, key, word)
- WHERE spelling.tenant = old.tenant AND spelling.key = old.key AND spelling.word = old.word
-"""
-_DELETE_PATIENTS = """
-DELETE FROM patient USING unnest(%s::text[], %s::uuid[]) AS old (tenant, id)
- WHERE patient.tenant = old.tenant AND patient.id = old.id
+_UNBORNE = """
+SELECT asked.word
+  FROM unnest(%s::text[]) AS asked (word)
+  LEFT JOIN LATERAL (
+    SELECT true AS found FROM name_pair WHERE tenant = %s AND word = asked.word LIMIT 1
+  ) AS known ON true
+ WHERE known.found IS NULL
 """
 _UPDATE_PATIENTS = """
 UPDATE patient SET version = new.version, active = new.active, gender = new.gender,
@@ -197,6 +197,10 @@ UPDATE patient SET version = new.version, active = new.active, gender = new.gend
               %s::text[], %s::text[], %s::text[])
     AS new (tenant, id, version, active, gender, birth_date, facility, document, absorbed)
  WHERE patient.tenant = new.tenant AND patient.id = new.id
+"""
+_DELETE_PATIENTS = """
+DELETE FROM patient USING unnest(%s::text[], %s::uuid[]) AS old (tenant, id)
+ WHERE patient.tenant = old.tenant AND patient.id = old.id
 """
 _DELETE_PAIRS = """
 DELETE FROM name_pair USING unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::uuid[],
@@ -210,6 +214,10 @@ DELETE FROM identifier USING unnest(%s::text[], %s::text[], %s::text[], %s::uuid
     AS old (tenant, system, value, patient_id)
  WHERE identifier.tenant = old.tenant AND identifier.system = old.system
    AND identifier.value = old.value AND identifier.patient_id = old.patient_id
+"""
+_DELETE_SPELLINGS = """
+DELETE FROM spelling USING unnest(%s::text[], %s::text[], %s::text[]) AS old (tenant, key, word)
+ WHERE spelling.tenant = old.tenant AND spelling.key = old.key AND spelling.word = old.word
 """
 
 
@@ -236,7 +244,7 @@ async def _replace(
     known: dict[tuple[str, UUID], Patient],
     patients: dict[tuple[str, UUID], Patient],
 ) -> None:
-    """Write the rows of ``patient``: new ones, those that there are already, and none any more."""
+    """Write the rows of ``patient``: new ones, those that there are, and those that are no more."""
     await _delete(connection, _DELETE_PATIENTS, known.keys() - patients.keys())
     changed = [patient.row() for key, patient in patients.items() if key in known]
     if changed:
@@ -251,21 +259,15 @@ async def _delete(connection: Connection, statement: str, rows: Collection[Row])
         await connection.execute(statement, [list(column) for column in zip(*rows, strict=True)])
 
 
-async def _forget(connection: Connection, words: set[tuple[str, str]]) -> None:
-    """Take words out of the dictionary that no name bears any more."""
-    if not words:
-        return
-    columns = [list(column) for column in zip(*words, strict=True)]
-    cursor = await connection.execute(_BORNE, columns, prepare=False)
-    gone = words - {(tenant, word) for tenant, word in await cursor.fetchall()}
-    rows = [row for tenant, word in gone for row in spelling_rows(tenant, [word])]
-    await _delete(connection, _DELETE_SPELLINGS, rows)
-
-
-async def _learn(connection: Connection, tenant: str, words: set[str]) -> None:
+async def _learn(connection: Connection, tenant: str, words: Collection[str]) -> None:
     """Enter words into the dictionary that are not in it yet."""
-    if not words:
-        return
     cursor = await connection.execute(_NEW_WORDS, [sorted(words), tenant])
     new = sorted(row[0] for row in await cursor.fetchall())
     await copy_rows(connection, "spelling", spelling_rows(tenant, new))
+
+
+async def _forget(connection: Connection, tenant: str, words: Collection[str]) -> None:
+    """Take words out of the dictionary that no patient is found by any more."""
+    cursor = await connection.execute(_UNBORNE, [sorted(words), tenant])
+    gone = [row[0] for row in await cursor.fetchall()]
+    await _delete(connection, _DELETE_SPELLINGS, spelling_rows(tenant, gone))
