@@ -2,13 +2,18 @@
 
 ``record`` holds what the wire shows, folded by the same code as a ``GET``. ``scope`` says in
 which facility's scope a record is (``''``: in everybody's), or was, and since which position; the
-rules are in ``scopes``.
+rules are in ``scopes``. ``tie`` says what else a patient was part of: merge decisions about it, and
+records that ever held it.
+
+Once a patient is erased, its record and all records about it are kept without what they said, at
+the position of that event: so who pulls is told, and nobody is shown anything.
 
 Each event is taken in by itself, also within a batch: so the rows do not depend on how the log was
 cut into batches, and a facility that a patient belonged to for a moment is told that it left.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, LiteralString, NamedTuple
 from uuid import UUID
@@ -23,20 +28,25 @@ from registration.domain.events import EVENTS as ALL
 from registration.domain.events import (
     CandidateEvent,
     EncounterOpened,
+    ErasureEvent,
     Event,
+    PatientErased,
 )
 from registration.domain.extension_schema import ExtensionSchema
 from registration.domain.merge import Merge
 from registration.domain.patient_resource import Patient
 from registration.eventstore.records import RecordedEvent
+from registration.projections import ties
 from registration.projections.scopes import EVERYBODY, Place, Places, places_of
 
 NAME = "changes"
-VERSION = 2
+VERSION = 3
 EVENTS: tuple[type[Event], ...] = tuple(
-    kind for kind in ALL if not issubclass(kind, CandidateEvent)
+    kind for kind in ALL if not issubclass(kind, CandidateEvent | ErasureEvent)
 )
-DDL = """
+DDL = (
+    ties.DDL
+    + """
 CREATE TABLE record (
     tenant     text COLLATE "C" NOT NULL,
     id         uuid NOT NULL,
@@ -46,7 +56,7 @@ CREATE TABLE record (
     facility   text COLLATE "C" NOT NULL,
     patient_id uuid,
     absorbed   uuid[] NOT NULL,
-    body       bytea NOT NULL,
+    body       bytea,
     PRIMARY KEY (tenant, id)
 );
 CREATE INDEX record_position ON record (tenant, position, id);
@@ -63,6 +73,7 @@ CREATE TABLE scope (
 CREATE INDEX scope_position ON scope (tenant, facility, position, id);
 CREATE INDEX scope_record ON scope (tenant, id);
 """
+)
 
 KINDS: dict[type[Aggregate[Any]], str] = {
     Patient: "patient",
@@ -93,6 +104,12 @@ SELECT tenant, id, kind, version, position, facility, patient_id, absorbed::uuid
    SET version = excluded.version, position = excluded.position, facility = excluded.facility,
        absorbed = excluded.absorbed, body = excluded.body
 """
+_ERASE_RECORDS = """
+UPDATE record SET position = gone.position, facility = '', absorbed = '{}', body = NULL
+  FROM unnest(%s::uuid[], %s::int8[]) AS gone (id, position)
+ WHERE record.tenant = %s AND record.id = gone.id
+"""
+_FORGET_SCOPES = "DELETE FROM scope WHERE tenant = %s AND id = ANY(%s)"
 _WRITE_SCOPES = """
 INSERT INTO scope (tenant, facility, id, kind, position, present)
 SELECT * FROM unnest(%s::text[], %s::text[], %s::uuid[], %s::text[], %s::int8[], %s::bool[])
@@ -104,34 +121,108 @@ Connection = AsyncConnection[TupleRow]
 _LAST_ID = UUID(int=2**128 - 1)
 
 
+@dataclass
+class _Batch:
+    """What a batch of events of one tenant makes of the records.
+
+    ``kinds`` are those of all that it touches, ``last`` where a record changed last, ``gone``
+    where what was about the erased went. The ``blank`` are about somebody who is erased by now,
+    even where the event that says so comes later: there is nothing to show of them.
+    """
+
+    tenant: str
+    known: dict[UUID, Aggregate[Any]]
+    blank: set[UUID]
+    places: Places
+    ties: ties.Ties
+    kinds: dict[UUID, str] = field(default_factory=dict)
+    last: dict[UUID, int] = field(default_factory=dict)
+    gone: dict[UUID, int] = field(default_factory=dict)
+
+    def take_in(self, recorded: RecordedEvent) -> None:
+        its_id, position, event = recorded.stream_id, recorded.position, recorded.event
+        aggregate = self.known[its_id]
+        aggregate.apply(event, Stamp.of(recorded))
+        self.last[its_id] = position
+        self.kinds[its_id] = KINDS[type(aggregate)]
+        place = self.places.setdefault(its_id, Place())
+        place.link(its_id, event, self.places)
+        if isinstance(event, PatientErased):
+            self._erase(its_id, position)
+        elif not isinstance(aggregate, Encounter):
+            place.changed(position, _facility(aggregate), self.places)
+        elif isinstance(event, EncounterOpened):
+            # its patient is missing here where that was parked
+            patient = self.places.get(event.patient_id, Place())
+            place.changed(position, event.facility or patient.own or EVERYBODY, self.places)
+            patient.visit(position, place.own or EVERYBODY, self.places)
+        else:
+            place.changed(position, place.own or EVERYBODY, self.places)
+
+    def _erase(self, patient_id: UUID, position: int) -> None:
+        self.places[patient_id].erased(position, self.places)
+        about = dict(self.ties.get(patient_id, {}))
+        about |= {
+            its_id: KINDS[type(aggregate)]
+            for its_id, aggregate in self.known.items()
+            if patient_id in aggregate.patient_ids and its_id != patient_id
+        }
+        for its_id in about:
+            self.places.setdefault(its_id, Place()).gone(position)
+        self.kinds |= about
+        self.gone |= dict.fromkeys((patient_id, *about), position)
+
+    async def write(self, connection: Connection) -> None:
+        records = [
+            (
+                self.tenant,
+                its_id,
+                self.kinds[its_id],
+                self.known[its_id].version,
+                position,
+                self.places[its_id].own,
+                getattr(self.known[its_id].state, "patient_id", None),
+                f"{{{','.join(map(str, sorted(self.places[its_id].absorbed)))}}}",
+                None if its_id in self.blank | self.gone.keys() else body_of(self.known[its_id]),
+            )
+            for its_id, position in self.last.items()
+        ]
+        await connection.execute(_WRITE_RECORDS, _columns(records))
+        if self.gone:
+            erased = (list(self.gone), list(self.gone.values()), self.tenant)
+            await connection.execute(_ERASE_RECORDS, erased, prepare=False)
+        if anew := [its_id for its_id, place in self.places.items() if place.anew]:
+            await connection.execute(_FORGET_SCOPES, (self.tenant, anew), prepare=False)
+        scopes = [
+            (
+                self.tenant,
+                facility,
+                its_id,
+                self.kinds.get(its_id, KINDS[Patient]),  # that of an encounter, or what held one
+                position,
+                present,
+            )
+            for its_id, place in self.places.items()
+            for facility, (position, present) in place.rows.items()
+        ]
+        await connection.execute(_WRITE_SCOPES, _columns(scopes))
+
+
 async def apply(connection: Connection, events: Sequence[RecordedEvent]) -> None:
     """Take in events of one tenant."""
-    known = await _earlier(connection, events)
+    tied = await ties.take_in(connection, events)
+    known, blank = await _earlier(connection, events)
     places = await places_of(connection, events)
-    last: dict[UUID, int] = {}
+    batch = _Batch(events[0].tenant, known, blank, places, tied)
     for recorded in events:
-        its_id, position = recorded.stream_id, recorded.position
-        aggregate = known[its_id]
-        aggregate.apply(recorded.event, Stamp.of(recorded))
-        last[its_id] = position
-        place = places.setdefault(its_id, Place())
-        place.link(recorded.event)
-        if not isinstance(aggregate, Encounter):
-            place.changed(position, _facility(aggregate), places)
-        elif isinstance(recorded.event, EncounterOpened):
-            # its patient is missing here where that was parked
-            patient = places.get(recorded.event.patient_id, Place())
-            place.changed(position, recorded.event.facility or patient.own or EVERYBODY, places)
-            patient.visit(position, place.own or EVERYBODY, places)
-        else:
-            place.changed(position, place.own or EVERYBODY, places)
-    await _write(connection, events[0].tenant, known, last, places)
+        batch.take_in(recorded)
+    await batch.write(connection)
 
 
 async def _earlier(
     connection: Connection, events: Sequence[RecordedEvent]
-) -> dict[UUID, Aggregate[Any]]:
-    """Return the records that the events are about, as they were before."""
+) -> tuple[dict[UUID, Aggregate[Any]], set[UUID]]:
+    """Return the records that the events are about as they were before, and which are blank."""
     first: dict[UUID, RecordedEvent] = {}
     for recorded in events:
         first.setdefault(recorded.stream_id, recorded)
@@ -149,51 +240,16 @@ async def _earlier(
         )
         for row in await cursor.fetchall():
             history[row[2]].append(RecordedEvent(*row))
-    return {
-        its_id: _aggregate_of((history[its_id] or [recorded])[0].event)(its_id, history[its_id])
-        for its_id, recorded in first.items()
+    begun = {its_id: (history[its_id] or [recorded])[0] for its_id, recorded in first.items()}
+    known = {
+        its_id: _aggregate_of(recorded.event)(its_id, history[its_id])
+        for its_id, recorded in begun.items()
     }
+    return known, {its_id for its_id, recorded in begun.items() if recorded.is_about_the_erased}
 
 
 def _aggregate_of(event: Event) -> type[Aggregate[Any]]:
     return next(made for made in KINDS if isinstance(event, made.EVENTS))
-
-
-async def _write(
-    connection: Connection,
-    tenant: str,
-    known: dict[UUID, Aggregate[Any]],
-    last: dict[UUID, int],
-    places: Places,
-) -> None:
-    records = [
-        (
-            tenant,
-            its_id,
-            KINDS[type(known[its_id])],
-            known[its_id].version,
-            position,
-            places[its_id].own,
-            getattr(known[its_id].state, "patient_id", None),
-            f"{{{','.join(map(str, sorted(places[its_id].absorbed)))}}}",
-            body_of(known[its_id]),
-        )
-        for its_id, position in last.items()
-    ]
-    await connection.execute(_WRITE_RECORDS, _columns(records))
-    scopes = [
-        (
-            tenant,
-            facility,
-            its_id,
-            KINDS[type(known[its_id]) if its_id in known else Patient],  # that of an encounter
-            position,
-            present,
-        )
-        for its_id, place in places.items()
-        for facility, (position, present) in place.rows.items()
-    ]
-    await connection.execute(_WRITE_SCOPES, _columns(scopes))
 
 
 def _columns(rows: Sequence[tuple[Any, ...]]) -> list[list[Any]]:
@@ -215,8 +271,8 @@ def body_of(aggregate: Aggregate[Any]) -> bytes:
 class ChangesQuery(NamedTuple):
     """What to list: records after a place in the feed, of kinds, in a facility's scope.
 
-    ``facility`` ``None`` is the whole tenant. What left the scope up to ``snapshot`` is not told:
-    whoever takes a snapshot never had it.
+    ``facility`` ``None`` is the whole tenant. What left the scope, or was erased, up to
+    ``snapshot`` is not told: whoever takes a snapshot never had it.
     """
 
     tenant: str
@@ -229,13 +285,14 @@ class ChangesQuery(NamedTuple):
 
 
 class Change(NamedTuple):
-    """A record as it is now (``body``), or that it left the scope (``None``)."""
+    """A record as it is now (``body``), or that it left the scope (``None``), or was erased."""
 
     position: int
     id: UUID
     kind: str
     version: int
     body: bytes | None
+    erased: bool
 
 
 class Changes(NamedTuple):
@@ -258,7 +315,7 @@ class Changes(NamedTuple):
 
 _PAGE: LiteralString = """
 SELECT at.position, at.made_at, at.mark, found.position, found.id, found.kind, found.version,
-       found.body
+       found.body, found.erased
   FROM (
     SELECT coalesce((SELECT p.position FROM registration.read_model_position AS p
                       WHERE p.name = 'changes' AND p.tenant = %(tenant)s), 0) AS position,
@@ -270,13 +327,15 @@ SELECT at.position, at.made_at, at.mark, found.position, found.id, found.kind, f
   LEFT JOIN LATERAL (
 """
 _OF_ALL: LiteralString = """
-    SELECT r.position, r.id, r.kind, r.version, r.body FROM changes.record AS r
+    SELECT r.position, r.id, r.kind, r.version, r.body, r.body IS NULL AS erased
+      FROM changes.record AS r
      WHERE r.tenant = %(tenant)s AND (r.position, r.id) > (%(position)s, %(after_id)s)
-       AND r.kind = ANY(%(kinds)s)
+       AND r.kind = ANY(%(kinds)s) AND (r.body IS NOT NULL OR r.position > %(snapshot)s)
      ORDER BY r.position, r.id LIMIT %(limit)s
 """
 _OF_FACILITY: LiteralString = """
-    SELECT f.position, f.id, r.kind, r.version, CASE WHEN f.present THEN r.body END AS body
+    SELECT f.position, f.id, r.kind, r.version, CASE WHEN f.present THEN r.body END AS body,
+           r.body IS NULL AS erased
       FROM (
         SELECT seen.position, seen.id, seen.present
           FROM unnest(ARRAY[%(facility)s, '']) AS wanted (facility)
