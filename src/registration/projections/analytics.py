@@ -10,6 +10,9 @@ Facts are counted when somebody asks: so a correction, a merge, its undoing, a d
 changes every figure that it should, and none is kept that could be wrong. The views of the same
 schema (``analytics_views``) show the facts to BI tools; they are made with the tables, and so a
 rebuild, which exchanges whole schemas, exchanges them as well.
+
+Of a patient who is erased the bare record stays, with its encounters: that somebody was registered
+when and where, and came. What was known of the person goes, and so do the decisions about consent.
 """
 
 from collections.abc import Iterable, Sequence
@@ -29,6 +32,7 @@ from registration.domain.events import (
     Event,
     MergeExecuted,
     MergeReversed,
+    PatientErased,
     PatientEvent,
     PatientRegistered,
 )
@@ -37,7 +41,7 @@ from registration.projections.analytics_facts import EncounterFact, PatientFact,
 from registration.projections.analytics_views import VIEWS_DDL
 
 NAME = "analytics"
-VERSION = 1
+VERSION = 2
 EVENTS: tuple[type[Event], ...] = ALL
 _TABLES = """
 CREATE TABLE patient_fact (
@@ -57,6 +61,7 @@ CREATE TABLE patient_fact (
     telecom             int NOT NULL,
     deceased_at         timestamptz,
     merged_at           timestamptz,
+    erased_at           timestamptz,
     PRIMARY KEY (tenant, id)
 ) WITH (fillfactor = 90);
 CREATE INDEX patient_fact_registered ON patient_fact (tenant, registered_at);
@@ -133,13 +138,15 @@ SELECT f.* FROM unnest(%s::uuid[]) AS asked (id)
  ) AS f
 """
 _WRITE_PATIENT: LiteralString = """
-INSERT INTO patient_fact VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+INSERT INTO patient_fact
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
     ON CONFLICT (tenant, id) DO UPDATE
    SET facility = excluded.facility, gender = excluded.gender, birth_date = excluded.birth_date,
        born_on = excluded.born_on, birth_estimated = excluded.birth_estimated,
        identifiers = excluded.identifiers, absorbed = excluded.absorbed,
        next_of_kin = excluded.next_of_kin, telecom = excluded.telecom,
-       deceased_at = excluded.deceased_at, merged_at = excluded.merged_at
+       deceased_at = excluded.deceased_at, merged_at = excluded.merged_at,
+       erased_at = excluded.erased_at
 """
 _ENCOUNTERS: LiteralString = """
 SELECT f.* FROM unnest(%s::uuid[]) AS asked (id)
@@ -166,6 +173,7 @@ _SUPERSEDE_CONSENT: LiteralString = """
 UPDATE consent_fact SET superseded_at = least(superseded_at, %s)
  WHERE tenant = %s AND patient_id = %s AND flag = %s AND version < %s
 """
+_ERASE_CONSENT: LiteralString = "DELETE FROM consent_fact WHERE tenant = %s AND patient_id = %s"
 # A mutation may store several events: the first one in the log tells when it arrived.
 _WRITE_MUTATION: LiteralString = """
 INSERT INTO mutation_fact VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING
@@ -184,6 +192,8 @@ async def apply(connection: Connection, events: Recorded) -> None:
     await _write(connection, _WRITE_CONSENT, consents)
     later = [(row[5], *row[:4]) for row in consents]
     await _write(connection, _SUPERSEDE_CONSENT, later)
+    # nothing comes after it: what was said in this batch was said before
+    await _write(connection, _ERASE_CONSENT, map(_erasure, events))
     await _write(connection, _WRITE_MUTATION, map(_mutation, events))
     await _write(connection, _WRITE_MERGE, map(_merge, events))
     await _write(connection, _REVERSE_MERGE, map(_reversal, events))
@@ -241,6 +251,12 @@ def _consent(recorded: RecordedEvent) -> Row | None:
         event.valid_until,
         at,
     )
+
+
+def _erasure(recorded: RecordedEvent) -> Row | None:
+    if not isinstance(recorded.event, PatientErased):
+        return None
+    return recorded.tenant, recorded.stream_id
 
 
 def _mutation(recorded: RecordedEvent) -> Row | None:

@@ -18,6 +18,7 @@ from registration.domain.events import (
     NextOfKinAdded,
     NextOfKinRemoved,
     PatientAbsorbed,
+    PatientErased,
     PatientMergedAway,
     PatientRegistered,
     PatientReleased,
@@ -64,6 +65,7 @@ class PatientFact:
     telecom: int = 0
     deceased_at: datetime | None = None
     merged_at: datetime | None = None
+    erased_at: datetime | None = None
 
     @classmethod
     def registered(cls, recorded: RecordedEvent, event: PatientRegistered) -> "PatientFact":
@@ -106,8 +108,21 @@ class PatientFact:
                 self.deceased_at = event.deceased_at
             case DeathReversed():
                 self.deceased_at = None
+            case PatientErased():
+                self._erase(recorded.recorded_at)
             case _:
                 self._link(recorded)
+
+    def _erase(self, at: datetime) -> None:
+        """Forget the person: what stays is what can be read of the log without a key."""
+        self.erased_at = at
+        self.facility = self.registered_facility  # later ones were told by corrections
+        self.gender = "unknown"
+        self._born(None)
+        self.birth_estimated = False
+        self.identifiers = self.next_of_kin = self.telecom = 0
+        self.absorbed = {}
+        self.deceased_at = None
 
     def _link(self, recorded: RecordedEvent) -> None:
         """Take in a merge or its undoing; other events change nothing that reports ask for."""

@@ -135,6 +135,11 @@ VIEWS: tuple[View, ...] = (
                 "p.merged_at IS NOT NULL",
                 "whether it was merged into another record, and stands for no person of its own",
             ),
+            ViewColumn(
+                "erased",
+                "p.erased_at IS NOT NULL",
+                "whether the patient was erased: nothing is known of the person any more",
+            ),
         ),
     ),
     View(
