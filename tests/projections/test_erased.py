@@ -197,7 +197,21 @@ async def test_reports_count_the_bare_record(connection: AsyncConnection[Any]) -
 
     facts = {row[1]: row[4:] for row in rows["patient_fact"]}
     at = log.events[-2].recorded_at
-    bare = ("north", "north", "unknown", None, None, False, 0, {}, 0, 0, None, None, at)
+    bare: tuple[Any, ...] = (
+        "north",
+        "north",
+        "unknown",
+        None,
+        None,
+        False,
+        0,
+        {},
+        0,
+        0,
+        None,
+        None,
+        at,
+    )
     assert facts[uuid(ANNA)] == bare
     assert len(facts) == len(rows["encounter_fact"]) == 3
     assert rows["consent_fact"] == []
