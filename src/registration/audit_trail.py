@@ -43,7 +43,10 @@ SELECT at, id, actor, client, facility, operation, patient_id, purpose, break_gl
 def shown_event(
     recorded: RecordedEvent, patient_ids: Sequence[UUID], *, with_data: bool
 ) -> dict[str, Any]:
-    """Return an event as auditors are shown it; what it says only ``with_data``."""
+    """Return an event as auditors are shown it; what it says only ``with_data``.
+
+    Of an event about somebody who was erased is left that it happened, and what was public of it.
+    """
     meta = recorded.meta
     shown = {
         "position": recorded.position,
@@ -58,11 +61,18 @@ def shown_event(
         "operation": meta.get("operation"),
         "clientMutationId": meta.get("clientMutationId"),
         "supersedes": meta.get("supersedes"),
-        "fields": [] if recorded.known is None else recorded.known.fields,
+        "fields": _fields(recorded),
         "patientIds": patient_ids,
         "hash": recorded.hash.hex(),
     }
     return shown | {"data": orjson.Fragment(recorded.said)} if with_data else shown
+
+
+def _fields(recorded: RecordedEvent) -> list[str]:
+    """Return what an event changed; nothing of one that nobody knows, or can read any more."""
+    if recorded.known is None or recorded.is_about_the_erased:
+        return []
+    return recorded.known.fields
 
 
 def _kind(recorded: RecordedEvent) -> str:

@@ -131,8 +131,9 @@ class Gate:
 
     async def _create(self, attempt: Attempt) -> Reply | None:
         blank = attempt.handler.aggregate(attempt.aggregate_id)
+        related = await self._related(attempt)
         await self._require_dependency(attempt, ())
-        beside = await self._beside(attempt, await self._related(attempt), None, ())
+        beside = await self._beside(attempt, related, None, ())
         await self._refuse_merged(attempt, beside.related, beside)
         decided = attempt.decide(blank, beside)
         reply = await self._append(attempt, blank, decided, beside)

@@ -77,6 +77,7 @@ def test_the_manifest_is_that_of_fhir_bulk_data(desk: Desk, analyst: Analyst) ->
         "requiresAccessToken": False,
         "position": 1,
         "output": [{"type": "Patient", "url": "Patient.000.ndjson", "count": 1}],
+        "deleted": [],
         "error": [],
         "extension": {"since": 0, "tenant": desk.tenant, "format": "ndjson", "setAside": 0},
     }

@@ -240,8 +240,8 @@ def test_the_rows_follow_from_the_log_however_it_is_cut(
 def told_of(row: TupleRow) -> tuple[Any, ...]:
     """Return what is told of a patient, the identifiers of those merged into it added up."""
     *rest, identifiers, absorbed, next_of_kin, telecom, deceased_at, merged_at, erased_at = row
-    in_all = identifiers + sum(absorbed.values())
     assert erased_at is None
+    in_all = identifiers + sum(absorbed.values())
     return (*rest, in_all, next_of_kin, telecom, deceased_at, merged_at is not None)
 
 

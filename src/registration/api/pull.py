@@ -134,6 +134,8 @@ def _answer(
         }
         if change.body is None:
             item["deleted"] = True
+            if change.erased:
+                item["erased"] = True
         else:
             item["body"] = orjson.Fragment(change.body)
         items.append(item)

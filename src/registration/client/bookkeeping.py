@@ -4,11 +4,13 @@ from collections.abc import Iterable, Sequence
 from uuid import UUID
 
 from registration.client.cache import PATIENT, Cache, Record
-from registration.client.mutation import Mutation
+from registration.client.mutation import ERASED, Mutation
 from registration.client.outbox import Outbox
 from registration.client.parts import version_of
 from registration.client.search import Index
 from registration.client.views import Views
+
+_ERASED = "What this was about has been erased, for good."
 
 
 class Bookkeeping:
@@ -54,6 +56,29 @@ class Bookkeeping:
         own = {str(its_id) for its_id in self._outbox.changed(self._subject, PATIENT)}
         again = {UUID(its_id) for its_id in patients & own}
         self.reindex(again | {m.aggregate_id for m in dropped if m.kind == PATIENT})
+
+    def erased(self, kind: str, its_id: UUID | str) -> None:
+        """Forget a patient who was erased, or an encounter of one, whoever knows of it here.
+
+        What somebody queued about it is refused, and says nothing any more.
+        """
+        ids = [str(its_id)]
+        if kind == PATIENT:
+            self._index.erase(ids[0])
+        ids += self._cache.erase(kind, ids[0])
+        self._outbox.erase(ids, {"code": ERASED, "detail": _ERASED})
+
+    def refused_as_erased(self, mutation: Mutation) -> None:
+        """Forget the patient whom a mutation is about that the service refused so."""
+        its_id = mutation.aggregate_id
+        if mutation.kind == PATIENT:
+            self.erased(PATIENT, its_id)
+            return
+        patient_id = self._outbox.patient_of(its_id) or self._cache.patient_of(its_id)
+        if patient_id is None:
+            self.erased(mutation.kind, its_id)
+        else:
+            self.erased(PATIENT, patient_id)
 
     def reindex(self, patients: Iterable[UUID]) -> None:
         """Index patients by their own changes, where there still are some."""

@@ -92,6 +92,25 @@ class Cache:
             "DELETE FROM record WHERE scope = ? AND kind = ? AND id = ?", (self.scope, kind, its_id)
         )
 
+    def patient_of(self, encounter_id: UUID) -> str | None:
+        """Return whose encounter it is, as anybody's pulls here brought it."""
+        row = self._store.one(
+            "SELECT patient_id FROM record WHERE kind = ? AND id = ?",
+            (ENCOUNTER, str(encounter_id)),
+        )
+        return None if row is None else str(row[0])
+
+    def erase(self, kind: str, its_id: str) -> list[str]:
+        """Forget what was erased, whoever's pulls brought it: a patient with all encounters.
+
+        Returns the ids of those.
+        """
+        self._policy = None
+        rows = self._store.all("SELECT DISTINCT id FROM record WHERE patient_id = ?", (its_id,))
+        self._store.run("DELETE FROM record WHERE kind = ? AND id = ?", (kind, its_id))
+        self._store.run("DELETE FROM record WHERE patient_id = ?", (its_id,))
+        return [str(each) for (each,) in rows]
+
     def older_than(self, generation: int) -> list[tuple[str, str]]:
         """Return kind and id of what the pulls of a generation did not bring."""
         rows = self._store.all(

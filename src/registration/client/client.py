@@ -258,6 +258,7 @@ class Client(NamedChanges):
             self._line,
             self._facility,
             self._books.took_in,
+            self._books.erased,
         )
         return self._completed(pull.run(self._patience(), min_position))
 
@@ -277,6 +278,7 @@ class Client(NamedChanges):
             self._line,
             self._session.subject,
             self._books.settled,
+            self._books.refused_as_erased,
         )
 
     def _completed(self, report: SyncReport) -> SyncReport:

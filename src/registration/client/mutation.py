@@ -24,6 +24,9 @@ class State(StrEnum):
     DISCARDED = "discarded"
 
 
+ERASED = "ERASED"
+"""The code of a refusal of what was about somebody who was erased."""
+
 IN_REVIEW = (State.CONFLICT, State.REJECTED, State.CONFIRMATION, State.BLOCKED)
 """What waits for a person."""
 
@@ -72,6 +75,11 @@ class Mutation:
     def code(self) -> str | None:
         """The code of the refusal."""
         return None if self.problem is None else str(self.problem.get("code", ""))
+
+    @property
+    def is_erased(self) -> bool:
+        """Whether it was about somebody who was erased: then it says nothing any more."""
+        return self.code == ERASED
 
     def wire(self) -> dict[str, Any]:
         """Return it as a push says it."""

@@ -173,6 +173,29 @@ class Outbox:
             settled_at=at.isoformat(),
         )
 
+    def patient_of(self, encounter_id: UUID) -> str | None:
+        """Return for whom somebody opened an encounter here."""
+        row = self._store.one(
+            "SELECT patient_id FROM mutation WHERE aggregate_id = ? AND patient_id IS NOT NULL",
+            (str(encounter_id),),
+        )
+        return None if row is None else str(row[0])
+
+    def erase(self, ids: Sequence[str], problem: Mapping[str, Any]) -> None:
+        """Forget what everybody's mutations of records that were erased said.
+
+        With a patient go the encounters that were opened here. What is not settled is refused.
+        """
+        marks = ", ".join("?" * len(ids))
+        opened = self._store.all(
+            f"SELECT aggregate_id FROM mutation WHERE patient_id IN ({marks})",  # noqa: S608
+            ids,
+        )
+        ids = [*ids, *(str(its_id) for (its_id,) in opened)]
+        marks = ", ".join("?" * len(ids))
+        for mutation in list(self._where(f"aggregate_id IN ({marks})", *ids)):
+            self._update(mutation, **_erased(mutation, problem))
+
     def rename(self, mutation: Mutation, its_id: UUID) -> None:
         """Give a mutation that the service does not have another id, wherever it is named."""
         old, new = str(mutation.id), str(its_id)
@@ -202,3 +225,15 @@ class Outbox:
     def _where(self, condition: str, *values: Any, order: str = "number") -> Iterator[Mutation]:
         query = f"SELECT {COLUMNS} FROM mutation WHERE {condition} ORDER BY {order}"  # noqa: S608
         return map(from_row, self._store.all(query, values))
+
+
+def _erased(mutation: Mutation, problem: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the columns of a mutation that says nothing any more."""
+    whose = {} if mutation.patient_id is None else {"patientId": str(mutation.patient_id)}
+    columns: dict[str, Any] = {"payload": orjson.dumps(whose).decode(), "problem": None}
+    if mutation.state is State.APPLIED:
+        return {**columns, "pulled": 1}
+    if mutation.state is State.DISCARDED:
+        return columns if mutation.superseded_by else {**columns, "reason": "erased"}
+    refused = {"state": State.REJECTED.value, "doubtful": 0}
+    return {**columns, **refused, "problem": orjson.dumps(problem).decode()}

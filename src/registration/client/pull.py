@@ -20,7 +20,8 @@ class Pull:
     """One call of :meth:`run` pulls every page.
 
     ``took_in`` is told, inside the transaction of each page, which records changed, and at the end
-    up to which position everything is here.
+    up to which position everything is here. ``erased`` is told the same way of each record that
+    nobody is to know any longer: its kind and id.
     """
 
     def __init__(
@@ -31,6 +32,7 @@ class Pull:
         line: Line,
         facility: str | None,
         took_in: Callable[[Changed, int | None], None],
+        erased: Callable[[str, str], None],
     ) -> None:
         self._store = store
         self._device = device
@@ -38,6 +40,7 @@ class Pull:
         self._line = line
         self._facility = facility
         self._took_in = took_in
+        self._erased = erased
         self.report = SyncReport(position=cache.place().position)
 
     def run(self, patience: Patience, min_position: int | None) -> SyncReport:
@@ -95,7 +98,9 @@ class Pull:
             changed = []
             for item in page["items"]:
                 changed.append((item["kind"], item["id"]))
-                if item.get("deleted"):
+                if item.get("erased"):
+                    self._erased(item["kind"], item["id"])
+                elif item.get("deleted"):
                     self._cache.drop(item["kind"], item["id"])
                 else:
                     self._cache.put(item, place.generation)

@@ -9,7 +9,7 @@ from registration.client.batches import MOST_MUTATIONS, Batch, first_batch
 from registration.client.device import Device
 from registration.client.errors import Unauthorised
 from registration.client.line import Away, Line, Patience, accepted, problem_of
-from registration.client.mutation import Mutation, State
+from registration.client.mutation import ERASED, Mutation, State
 from registration.client.outbox import Outbox
 from registration.client.rekey import is_ahead, redate, rekey
 from registration.client.report import SyncReport
@@ -27,7 +27,8 @@ _BAD_ID = "MUTATION_ID_INVALID"
 class Push:
     """One call of :meth:`run` sends all that a person has queued, as far as the service takes it.
 
-    ``settled`` is told, inside the transaction, which mutations an answer settled.
+    ``settled`` is told, inside the transaction, which mutations an answer settled, ``erased`` which
+    were about somebody who was erased.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Push:
         line: Line,
         subject: str,
         settled: Callable[[Sequence[Mutation]], None],
+        erased: Callable[[Mutation], None],
     ) -> None:
         self._store = store
         self._device = device
@@ -45,6 +47,7 @@ class Push:
         self._line = line
         self._subject = subject
         self._settled = settled
+        self._erased = erased
         self._most = MOST_MUTATIONS
         self._rekeyed = False
         self.report = SyncReport()
@@ -149,6 +152,9 @@ class Push:
                     self._settle(mutation, result, answer["position"])
                     done["duplicates"] += result["status"] == "duplicate"
                     done["sent"] += 1
+            # last: with them goes what the same answer called blocked
+            for mutation in (m for m, result in told if _outcome(result)[1] == ERASED):
+                self._erased(mutation)
             self._settled(batch.mutations)
         self.position = answer["position"]
         self.report = self.report.plus(**done)

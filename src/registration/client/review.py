@@ -66,12 +66,15 @@ def review(outbox: Outbox, cache: Cache, subject: str) -> list[ReviewItem]:
 
 
 def dependents(outbox: Outbox, mutation: Mutation) -> list[Mutation]:
-    """Return all that builds on a mutation and is not settled, in the order of the ids."""
+    """Return all that builds on a mutation and is not settled, in the order of the ids.
+
+    What was about somebody who was erased builds on nothing: each is given up by itself.
+    """
     found: dict[int, Mutation] = {}
     heads = [mutation]
     while heads:
         for each in outbox.depending(heads.pop().id):
-            if each.number not in found:
+            if each.number not in found and not each.is_erased:
                 found[each.number] = each
                 heads.append(each)
     return sorted(found.values(), key=lambda each: each.id)
@@ -80,7 +83,10 @@ def dependents(outbox: Outbox, mutation: Mutation) -> list[Mutation]:
 def _item(mutation: Mutation, cache: Cache, blocked: tuple[ReviewItem, ...]) -> ReviewItem:
     problem = mutation.problem or {}
     survivor = survivor_for(cache, mutation)
-    if survivor is None:
+    fields: Sequence[Difference]
+    if mutation.is_erased:
+        fields, version = (), None
+    elif survivor is None:
         fields, version = _beside_itself(mutation, cache, problem)
     else:
         fields, version = _beside_survivor(mutation, cache, problem, survivor)

@@ -58,6 +58,10 @@ class Index:
         """Index a patient with one's own changes; ``None``: there are none any more."""
         self._note(self._subject, patient_id, patient)
 
+    def erase(self, patient_id: str) -> None:
+        """Forget what a patient was found by, whoever could."""
+        self._store.run("DELETE FROM word WHERE patient = ?", (patient_id,))
+
     def _note(self, owner: str, patient_id: str, patient: Mapping[str, Any] | None) -> None:
         self._store.run("DELETE FROM word WHERE owner = ? AND patient = ?", (owner, patient_id))
         if patient is not None:

@@ -19,7 +19,7 @@ from registration.client.errors import NotConfirmed, ReviewError, Unauthorised
 from registration.client.line import Away, Line, problem_of, refusal
 from registration.client.merging import merged_away, patient_of, survivor_for
 from registration.client.moving import SUPERSEDED, Moving, names_an_entry
-from registration.client.mutation import IN_REVIEW, Mutation, State
+from registration.client.mutation import ERASED, IN_REVIEW, Mutation, State
 from registration.client.outbox import Outbox
 from registration.client.review import ReviewItem, dependents
 from registration.client.store import Store
@@ -61,6 +61,8 @@ class Settling:
         still, and :class:`ReviewError`.
         """
         old = self._certain(item)
+        if old.is_erased:
+            raise ReviewError("this was about somebody who was erased: it can only be discarded")
         self._refuse_merged(old)
         said = old.payload if payload is None else payload
         # of a record that has left nothing is shown: what was done since the service tells
@@ -175,6 +177,8 @@ class Settling:
         state = State.CONFLICT if status in (409, 412) else State.REJECTED
         with self._store.transaction():
             self._outbox.refused(old, state, problem_of(answer) | {"code": code})
+            if code == ERASED:
+                self._bookkeeping.refused_as_erased(old)
         raise NotConfirmed(status, code, request_id)
 
     def _open(self, item: ReviewItem) -> Mutation:

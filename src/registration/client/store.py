@@ -115,6 +115,7 @@ class Store:
         run("PRAGMA locking_mode = EXCLUSIVE")
         run("PRAGMA journal_mode = WAL")
         run("PRAGMA synchronous = FULL")
+        run("PRAGMA secure_delete = ON")  # who is erased is not to be found in what is free
         run("BEGIN EXCLUSIVE")
         run("COMMIT")
         self._migrate()

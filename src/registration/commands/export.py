@@ -54,8 +54,9 @@ def export(
 ) -> None:
     """Write a tenant's patients, next of kin, consents and encounters into a folder.
 
-    Each record comes as it is now, with what was merged away and entered in error. The service may
-    run meanwhile. The files hold patient data: only you can read them (0600, in a folder 0700).
+    Each record comes as it is now, with what was merged away and entered in error. Of a patient who
+    was erased nothing comes; with --since the export says who that was. The service may run
+    meanwhile. The files hold patient data: only you can read them (0600, in a folder 0700).
 
     manifest.json is written last: where it is, the export is whole. Its "position" is what to say
     as --since next time. A run that was stopped goes on where it was when it is started again with

@@ -50,6 +50,12 @@ _CONSENT_STATUS = {"granted": "active", "refused": "rejected", "withdrawn": "ina
 _PATIENT_CONSENT = {"coding": [{"system": LOINC, "code": "59284-0"}]}
 
 
+def deletion(kind: str, its_id: UUID) -> Resource:
+    """Return a Bundle that deletes what was made of a record that was erased."""
+    request = {"method": "DELETE", "url": f"{kind.capitalize()}/{its_id}"}
+    return {"resourceType": "Bundle", "type": "transaction", "entry": [{"request": request}]}
+
+
 def patient(body: Body) -> Resource:
     """Return a Patient."""
     resource: Resource = {"resourceType": "Patient", "id": body["id"], "meta": _meta(body)}

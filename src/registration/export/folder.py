@@ -21,7 +21,7 @@ from uuid import UUID
 
 import orjson
 
-from registration.export.order import Exported, ExportError, Order, Output
+from registration.export.order import DELETED, Exported, ExportError, Order, Output
 
 MANIFEST = "manifest.json"
 STATE = "export-state.json"
@@ -39,7 +39,7 @@ class State(NamedTuple):
 
     ``position`` is where the read model stood when the run began, ``mark`` the hash of the log's
     event there (hex), ``made_at`` when the read model's tables were made: they tell whether a
-    later run reads the same log and the same tables.
+    later run reads the same log and the same tables. ``first_position`` is that of the first run.
     """
 
     order: Order
@@ -47,6 +47,7 @@ class State(NamedTuple):
     mark: str
     made_at: datetime
     place: tuple[int, UUID]
+    first_position: int
     output: tuple[Output, ...] = ()
 
     def encoded(self) -> bytes:
@@ -67,6 +68,7 @@ class State(NamedTuple):
                 mark=said["mark"],
                 made_at=datetime.fromisoformat(said["made_at"]),
                 place=(position, UUID(its_id)),
+                first_position=said["first_position"],
                 output=tuple(Output(**file) for file in said["output"]),
             )
         except (KeyError, TypeError) as error:
@@ -144,7 +146,7 @@ class Folder:
         return Exported(
             manifest["position"],
             datetime.fromisoformat(manifest["transactionTime"]),
-            tuple(Output(**file) for file in manifest["output"]),
+            tuple(Output(**file) for file in (*manifest["output"], *manifest["deleted"])),
             manifest["extension"]["setAside"],
         )
 
@@ -178,7 +180,8 @@ class Folder:
             "request": order.said(),
             "requiresAccessToken": False,
             "position": whole.position,
-            "output": whole.output,
+            "output": [file for file in whole.output if file.type not in DELETED],
+            "deleted": [file for file in whole.output if file.type in DELETED],
             "error": [],
             "extension": {
                 "since": order.since,

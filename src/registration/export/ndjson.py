@@ -1,11 +1,14 @@
 """A chunk of an export as NDJSON: one file of each resource type, one resource a line.
 
-Source: https://hl7.org/fhir/uv/bulkdata/export.html (the output files).
+What was erased is told by transaction Bundles with ``DELETE`` requests, one a line.
+
+Source: https://hl7.org/fhir/uv/bulkdata/export.html (the output files, and ``deleted``).
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import BinaryIO, NamedTuple
+from uuid import UUID
 
 import orjson
 
@@ -56,6 +59,12 @@ class NdjsonChunk:
             if lines:
                 self._file(name).writelines(lines)
                 self.counts[name] += len(lines)
+
+    def delete(self, _position: int, kind: str, its_id: UUID) -> None:
+        """Take in that a record was erased."""
+        line = orjson.dumps(fhir_out.deletion(kind, its_id), option=orjson.OPT_APPEND_NEWLINE)
+        self._file("Bundle").write(line)
+        self.counts["Bundle"] += 1
 
     def _file(self, name: str) -> BinaryIO:
         if name not in self._files:

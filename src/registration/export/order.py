@@ -14,6 +14,9 @@ Body = dict[str, Any]
 KINDS = ("patient", "next_of_kin", "consent", "encounter")
 """What may be asked for. The first three come out of a patient's record."""
 
+DELETED = ("Bundle", "deleted")
+"""Types of files that tell what was erased: of NDJSON, of Parquet."""
+
 RECORDS_PER_FILE = 100_000
 
 

@@ -6,6 +6,7 @@ Needs the extra ``registration[parquet]``. A timestamp is UTC in microseconds.
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, BinaryIO
+from uuid import UUID
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -30,7 +31,7 @@ _TYPES: dict[str, pa.DataType] = {
 SCHEMAS = {
     name: pa.schema([(column, _TYPES[kind]) for column, kind in table.columns.items()])
     for name, table in TABLES.items()
-}
+} | {"deleted": pa.schema([("id", pa.string()), ("kind", _CATEGORY), ("position", pa.int64())])}
 
 
 class ParquetChunk:
@@ -51,6 +52,7 @@ class ParquetChunk:
             ]
             for source in ("patient", "encounter")
         }
+        self._rows["deleted"] = []
 
     def add(self, position: int, kind: str, body: Body) -> None:
         """Take in a record, of the read model's kind ``kind``."""
@@ -60,6 +62,10 @@ class ParquetChunk:
             full = full or len(rows) >= ROWS_A_GROUP
         if full:
             self._flush()
+
+    def delete(self, position: int, kind: str, its_id: UUID) -> None:
+        """Take in that a record was erased."""
+        self._rows["deleted"].append((str(its_id), kind, position))
 
     def _flush(self) -> None:
         for name, rows in self._rows.items():

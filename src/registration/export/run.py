@@ -15,6 +15,7 @@ from registration.export.source import Record, Source
 
 _REPORT_EVERY = 1000
 _LAST_ID = UUID(int=2**128 - 1)
+_LAST_POSITION = 2**63 - 1
 
 
 class Chunk(Protocol):
@@ -26,6 +27,9 @@ class Chunk(Protocol):
 
     def add(self, position: int, kind: str, body: Body) -> None:
         """Take in a record, of the read model's kind ``kind``."""
+
+    def delete(self, position: int, kind: str, its_id: UUID) -> None:
+        """Take in that a record was erased."""
 
     def close(self) -> None:
         """Hand over what is left to the files."""
@@ -56,7 +60,9 @@ def export(url: str, order: Order, path: Path, progress: Progress) -> Exported:
             return whole
         place = begun.place if begun else (order.since, _LAST_ID)
         kinds = order.read_model_kinds()
-        with Source.opened(url, order.tenant, place, kinds, progress) as source:
+        # a first, whole export tells of nothing that went before: nobody has it
+        gone_after = order.since or (begun.first_position if begun else _LAST_POSITION)
+        with Source.opened(url, order.tenant, place, kinds, progress, gone_after) as source:
             state = _agreed(order, source, begun)
             folder.begin(state)
             for records in _chunks(_told(source, order.since, progress), order.per_file):
@@ -85,7 +91,8 @@ def _agreed(order: Order, source: Source, begun: State | None) -> State:
     if order.since > now.position:
         raise ExportError(f"--since {order.since} lies beyond the log, which is at {now.position}")
     if begun is None:
-        return State(order, now.position, now.mark, now.made_at, (order.since, _LAST_ID))
+        place = (order.since, _LAST_ID)
+        return State(order, now.position, now.mark, now.made_at, place, now.position)
     if (begun.made_at, begun.mark) != (now.made_at, source.mark(begun.position)):
         raise ExportError(
             "the read model was rebuilt, or the log restored, since this export began;"
@@ -127,7 +134,10 @@ def _write(
         place = state.place
         with closing(chunk):
             for record in records:
-                chunk.add(record.position, record.kind, record.body)
+                if (body := record.body) is None:
+                    chunk.delete(record.position, record.kind, record.id)
+                else:
+                    chunk.add(record.position, record.kind, body)
                 place = (record.position, record.id)
         output = [Output(kind, name, chunk.counts[kind]) for kind, (name, _) in files.items()]
         state = state._replace(place=place, output=(*state.output, *output))

@@ -50,7 +50,7 @@ _TABLE = "SELECT to_regclass('changes.record')::oid::int8"
 _RECORDS = """
 SELECT position, id, kind, body FROM changes.record
  WHERE tenant = %s AND (position, id) > (%s, %s) AND position <= %s AND kind = ANY(%s)
-   AND body IS NOT NULL
+   AND (body IS NOT NULL OR position > %s)
  ORDER BY position, id
 """
 _MARK = "SELECT encode(hash, 'hex') FROM registration.event WHERE tenant = %s AND position = %s"
@@ -62,16 +62,18 @@ Rows = psycopg.ServerCursor[TupleRow]
 
 
 class Record(NamedTuple):
-    """A record as it is now, at the position of its last change."""
+    """A record as it is now, at the position of its last change; no content: it was erased."""
 
     position: int
     id: UUID
     kind: str
-    content: bytes
+    content: bytes | None
 
     @property
-    def body(self) -> Body:
-        """What the wire shows."""
+    def body(self) -> Body | None:
+        """What the wire shows; ``None`` of what was erased."""
+        if self.content is None:
+            return None
         body: Body = orjson.loads(self.content)
         return body
 
@@ -104,11 +106,18 @@ class Source:
     @classmethod
     @contextmanager
     def opened(
-        cls, url: str, tenant: str, place: Place, kinds: Sequence[str], progress: Progress
+        cls,
+        url: str,
+        tenant: str,
+        place: Place,
+        kinds: Sequence[str],
+        progress: Progress,
+        gone_after: int,
     ) -> Iterator[Self]:
         """Wait until the read model has what the log holds now, then look at both at one moment.
 
-        What comes are the records of the kinds after ``place``. Writers are not disturbed. Raises
+        What comes are the records of the kinds after ``place``; of those that were erased, what
+        went after the position ``gone_after``. Writers are not disturbed. Raises
         :class:`ExportError` where the tenant has no log or the read model does not follow,
         ``psycopg.OperationalError`` where the database does not answer.
         """
@@ -120,7 +129,7 @@ class Source:
                 standing = _standing(connection, tenant)
                 cursor = stack.enter_context(connection.cursor("records"))
                 cursor.itersize = _FETCH
-                bounds = (tenant, *place, standing.position, list(kinds))
+                bounds = (tenant, *place, standing.position, list(kinds), gone_after)
                 cursor.execute(_RECORDS, bounds, binary=True)
                 # A rebuild exchanges the tables at any time. Who reads already goes on in the old
                 # ones; in new ones, which it came upon just now, this moment would see nothing.

@@ -10,6 +10,9 @@ Facts are counted when somebody asks: so a correction, a merge, its undoing, a d
 changes every figure that it should, and none is kept that could be wrong. The views of the same
 schema (``analytics_views``) show the facts to BI tools; they are made with the tables, and so a
 rebuild, which exchanges whole schemas, exchanges them as well.
+
+Of a patient who is erased the bare record stays, with its encounters: that somebody was registered
+when and where, and came. What was known of the person goes, and so do the decisions about consent.
 """
 
 from collections.abc import Iterable, Sequence
@@ -29,13 +32,13 @@ from registration.domain.events import (
     Event,
     MergeExecuted,
     MergeReversed,
+    PatientErased,
     PatientEvent,
     PatientRegistered,
 )
 from registration.eventstore.records import RecordedEvent
 from registration.projections.analytics_facts import EncounterFact, PatientFact, captured_at
 from registration.projections.analytics_views import VIEWS_DDL
-from registration.projections.erased import erased_in
 
 NAME = "analytics"
 VERSION = 2
@@ -170,9 +173,7 @@ _SUPERSEDE_CONSENT: LiteralString = """
 UPDATE consent_fact SET superseded_at = least(superseded_at, %s)
  WHERE tenant = %s AND patient_id = %s AND flag = %s AND version < %s
 """
-_ERASE_CONSENTS: LiteralString = """
-DELETE FROM consent_fact WHERE tenant = %s AND patient_id = %s
-"""
+_ERASE_CONSENT: LiteralString = "DELETE FROM consent_fact WHERE tenant = %s AND patient_id = %s"
 # A mutation may store several events: the first one in the log tells when it arrived.
 _WRITE_MUTATION: LiteralString = """
 INSERT INTO mutation_fact VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING
@@ -191,8 +192,8 @@ async def apply(connection: Connection, events: Recorded) -> None:
     await _write(connection, _WRITE_CONSENT, consents)
     later = [(row[5], *row[:4]) for row in consents]
     await _write(connection, _SUPERSEDE_CONSENT, later)
-    tenant = events[0].tenant
-    await _write(connection, _ERASE_CONSENTS, [(tenant, each) for each in erased_in(events)])
+    # nothing comes after it: what was said in this batch was said before
+    await _write(connection, _ERASE_CONSENT, map(_erasure, events))
     await _write(connection, _WRITE_MUTATION, map(_mutation, events))
     await _write(connection, _WRITE_MERGE, map(_merge, events))
     await _write(connection, _REVERSE_MERGE, map(_reversal, events))
@@ -250,6 +251,12 @@ def _consent(recorded: RecordedEvent) -> Row | None:
         event.valid_until,
         at,
     )
+
+
+def _erasure(recorded: RecordedEvent) -> Row | None:
+    if not isinstance(recorded.event, PatientErased):
+        return None
+    return recorded.tenant, recorded.stream_id
 
 
 def _mutation(recorded: RecordedEvent) -> Row | None:

@@ -108,8 +108,21 @@ class PatientFact:
                 self.deceased_at = event.deceased_at
             case DeathReversed():
                 self.deceased_at = None
+            case PatientErased():
+                self._erase(recorded.recorded_at)
             case _:
                 self._link(recorded)
+
+    def _erase(self, at: datetime) -> None:
+        """Forget the person: what stays is what can be read of the log without a key."""
+        self.erased_at = at
+        self.facility = self.registered_facility  # later ones were told by corrections
+        self.gender = "unknown"
+        self._born(None)
+        self.birth_estimated = False
+        self.identifiers = self.next_of_kin = self.telecom = 0
+        self.absorbed = {}
+        self.deceased_at = None
 
     def _link(self, recorded: RecordedEvent) -> None:
         """Take in a merge or its undoing; other events change nothing that reports ask for."""
@@ -124,17 +137,6 @@ class PatientFact:
             case PatientReleased():
                 for each in event.patient_ids:
                     self.absorbed.pop(str(each), None)
-            case PatientErased():
-                self._erase(recorded)
-
-    def _erase(self, recorded: RecordedEvent) -> None:
-        """Keep that somebody was registered, and nothing of whom."""
-        self.facility, self.gender = self.registered_facility, "unknown"
-        self._born(None)
-        self.birth_estimated = False
-        self.identifiers = self.next_of_kin = self.telecom = 0
-        self.absorbed, self.deceased_at = {}, None
-        self.erased_at = recorded.recorded_at
 
     def _correct(self, changes: dict[str, Any]) -> None:
         if "birthDate" in changes:

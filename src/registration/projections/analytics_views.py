@@ -138,7 +138,7 @@ VIEWS: tuple[View, ...] = (
             ViewColumn(
                 "erased",
                 "p.erased_at IS NOT NULL",
-                "whether the person was erased: that somebody was registered is all that is left",
+                "whether the patient was erased: nothing is known of the person any more",
             ),
         ),
     ),

@@ -1,17 +1,19 @@
 """The read model behind ``pull``: every record as it is now, at the position of its last change.
 
-``record`` holds what the wire shows, folded by the same code as a ``GET``; no body once somebody
-whom it is about was erased. ``pair`` are the two records of a merge decision. ``scope`` says in
+``record`` holds what the wire shows, folded by the same code as a ``GET``. ``scope`` says in
 which facility's scope a record is (``''``: in everybody's), or was, and since which position; the
-rules are in ``scopes``.
+rules are in ``scopes``. ``tie`` says what else a patient was part of: merge decisions about it, and
+records that ever held it.
+
+Once a patient is erased, its record and all records about it are kept without what they said, at
+the position of that event: so who pulls is told, and nobody is shown anything.
 
 Each event is taken in by itself, also within a batch: so the rows do not depend on how the log was
-cut into batches, and a facility that a patient belonged to for a moment is told that it left. But
-where somebody who was erased belonged by a correction a rebuild cannot know, and need not: after it
-everybody pulls from the start.
+cut into batches, and a facility that a patient belonged to for a moment is told that it left.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, LiteralString, NamedTuple
 from uuid import UUID
@@ -34,6 +36,7 @@ from registration.domain.extension_schema import ExtensionSchema
 from registration.domain.merge import Merge
 from registration.domain.patient_resource import Patient
 from registration.eventstore.records import RecordedEvent
+from registration.projections import ties
 from registration.projections.scopes import EVERYBODY, Place, Places, places_of
 
 NAME = "changes"
@@ -41,7 +44,9 @@ VERSION = 3
 EVENTS: tuple[type[Event], ...] = tuple(
     kind for kind in ALL if not issubclass(kind, CandidateEvent | ErasureEvent)
 )
-DDL = """
+DDL = (
+    ties.DDL
+    + """
 CREATE TABLE record (
     tenant     text COLLATE "C" NOT NULL,
     id         uuid NOT NULL,
@@ -50,15 +55,12 @@ CREATE TABLE record (
     position   bigint NOT NULL,
     facility   text COLLATE "C" NOT NULL,
     patient_id uuid,
-    pair       uuid[] NOT NULL,
     absorbed   uuid[] NOT NULL,
     body       bytea,
     PRIMARY KEY (tenant, id)
 );
 CREATE INDEX record_position ON record (tenant, position, id);
 CREATE INDEX record_patient ON record (tenant, patient_id, facility) WHERE patient_id IS NOT NULL;
-CREATE INDEX record_survivor ON record (tenant, (pair[1])) WHERE pair <> '{}';
-CREATE INDEX record_retired ON record (tenant, (pair[2])) WHERE pair <> '{}';
 CREATE TABLE scope (
     tenant   text COLLATE "C" NOT NULL,
     facility text COLLATE "C" NOT NULL,
@@ -71,6 +73,7 @@ CREATE TABLE scope (
 CREATE INDEX scope_position ON scope (tenant, facility, position, id);
 CREATE INDEX scope_record ON scope (tenant, id);
 """
+)
 
 KINDS: dict[type[Aggregate[Any]], str] = {
     Patient: "patient",
@@ -92,31 +95,21 @@ SELECT e.*
  ORDER BY e.tenant, e.stream_id, e.version
 """
 _WRITE_RECORDS = """
-INSERT INTO record (tenant, id, kind, version, position, facility, patient_id, pair, absorbed, body)
-SELECT tenant, id, kind, version, position, facility, patient_id, pair::uuid[], absorbed::uuid[],
-       body
+INSERT INTO record (tenant, id, kind, version, position, facility, patient_id, absorbed, body)
+SELECT tenant, id, kind, version, position, facility, patient_id, absorbed::uuid[], body
   FROM unnest(%s::text[], %s::uuid[], %s::text[], %s::int4[], %s::int8[], %s::text[], %s::uuid[],
-              %s::text[], %s::text[], %s::bytea[])
-    AS new (tenant, id, kind, version, position, facility, patient_id, pair, absorbed, body)
+              %s::text[], %s::bytea[])
+    AS new (tenant, id, kind, version, position, facility, patient_id, absorbed, body)
     ON CONFLICT (tenant, id) DO UPDATE
    SET version = excluded.version, position = excluded.position, facility = excluded.facility,
        absorbed = excluded.absorbed, body = excluded.body
 """
-_ABOUT = """
-SELECT id FROM record WHERE tenant = %(tenant)s AND patient_id = %(patient)s
- UNION SELECT id FROM record
- WHERE tenant = %(tenant)s AND pair <> '{}' AND pair[1] = %(patient)s
- UNION SELECT id FROM record
- WHERE tenant = %(tenant)s AND pair <> '{}' AND pair[2] = %(patient)s
- UNION SELECT %(patient)s
-"""
 _ERASE_RECORDS = """
-UPDATE record SET position = %s, facility = '', absorbed = '{}', body = NULL
- WHERE tenant = %s AND id = ANY(%s)
+UPDATE record SET position = gone.position, facility = '', absorbed = '{}', body = NULL
+  FROM unnest(%s::uuid[], %s::int8[]) AS gone (id, position)
+ WHERE record.tenant = %s AND record.id = gone.id
 """
-_ERASE_SCOPES = """
-UPDATE scope SET position = %s, present = false WHERE tenant = %s AND id = ANY(%s) AND present
-"""
+_FORGET_SCOPES = "DELETE FROM scope WHERE tenant = %s AND id = ANY(%s)"
 _WRITE_SCOPES = """
 INSERT INTO scope (tenant, facility, id, kind, position, present)
 SELECT * FROM unnest(%s::text[], %s::text[], %s::uuid[], %s::text[], %s::int8[], %s::bool[])
@@ -128,52 +121,108 @@ Connection = AsyncConnection[TupleRow]
 _LAST_ID = UUID(int=2**128 - 1)
 
 
+@dataclass
+class _Batch:
+    """What a batch of events of one tenant makes of the records.
+
+    ``kinds`` are those of all that it touches, ``last`` where a record changed last, ``gone``
+    where what was about the erased went. The ``blank`` are about somebody who is erased by now,
+    even where the event that says so comes later: there is nothing to show of them.
+    """
+
+    tenant: str
+    known: dict[UUID, Aggregate[Any]]
+    blank: set[UUID]
+    places: Places
+    ties: ties.Ties
+    kinds: dict[UUID, str] = field(default_factory=dict)
+    last: dict[UUID, int] = field(default_factory=dict)
+    gone: dict[UUID, int] = field(default_factory=dict)
+
+    def take_in(self, recorded: RecordedEvent) -> None:
+        its_id, position, event = recorded.stream_id, recorded.position, recorded.event
+        aggregate = self.known[its_id]
+        aggregate.apply(event, Stamp.of(recorded))
+        self.last[its_id] = position
+        self.kinds[its_id] = KINDS[type(aggregate)]
+        place = self.places.setdefault(its_id, Place())
+        place.link(its_id, event, self.places)
+        if isinstance(event, PatientErased):
+            self._erase(its_id, position)
+        elif not isinstance(aggregate, Encounter):
+            place.changed(position, _facility(aggregate), self.places)
+        elif isinstance(event, EncounterOpened):
+            # its patient is missing here where that was parked
+            patient = self.places.get(event.patient_id, Place())
+            place.changed(position, event.facility or patient.own or EVERYBODY, self.places)
+            patient.visit(position, place.own or EVERYBODY, self.places)
+        else:
+            place.changed(position, place.own or EVERYBODY, self.places)
+
+    def _erase(self, patient_id: UUID, position: int) -> None:
+        self.places[patient_id].erased(position, self.places)
+        about = dict(self.ties.get(patient_id, {}))
+        about |= {
+            its_id: KINDS[type(aggregate)]
+            for its_id, aggregate in self.known.items()
+            if patient_id in aggregate.patient_ids and its_id != patient_id
+        }
+        for its_id in about:
+            self.places.setdefault(its_id, Place()).gone(position)
+        self.kinds |= about
+        self.gone |= dict.fromkeys((patient_id, *about), position)
+
+    async def write(self, connection: Connection) -> None:
+        records = [
+            (
+                self.tenant,
+                its_id,
+                self.kinds[its_id],
+                self.known[its_id].version,
+                position,
+                self.places[its_id].own,
+                getattr(self.known[its_id].state, "patient_id", None),
+                f"{{{','.join(map(str, sorted(self.places[its_id].absorbed)))}}}",
+                None if its_id in self.blank | self.gone.keys() else body_of(self.known[its_id]),
+            )
+            for its_id, position in self.last.items()
+        ]
+        await connection.execute(_WRITE_RECORDS, _columns(records))
+        if self.gone:
+            erased = (list(self.gone), list(self.gone.values()), self.tenant)
+            await connection.execute(_ERASE_RECORDS, erased, prepare=False)
+        if anew := [its_id for its_id, place in self.places.items() if place.anew]:
+            await connection.execute(_FORGET_SCOPES, (self.tenant, anew), prepare=False)
+        scopes = [
+            (
+                self.tenant,
+                facility,
+                its_id,
+                self.kinds.get(its_id, KINDS[Patient]),  # that of an encounter, or what held one
+                position,
+                present,
+            )
+            for its_id, place in self.places.items()
+            for facility, (position, present) in place.rows.items()
+        ]
+        await connection.execute(_WRITE_SCOPES, _columns(scopes))
+
+
 async def apply(connection: Connection, events: Sequence[RecordedEvent]) -> None:
     """Take in events of one tenant."""
-    known = await _earlier(connection, events)
+    tied = await ties.take_in(connection, events)
+    known, blank = await _earlier(connection, events)
     places = await places_of(connection, events)
-    last: dict[UUID, int] = {}
+    batch = _Batch(events[0].tenant, known, blank, places, tied)
     for recorded in events:
-        its_id, position = recorded.stream_id, recorded.position
-        aggregate = known[its_id]
-        aggregate.apply(recorded.event, Stamp.of(recorded))
-        last[its_id] = position
-        place = places.setdefault(its_id, Place())
-        place.link(recorded.event)
-        if isinstance(recorded.event, PatientErased):
-            pass  # it leaves the scopes that it is in: see _erase
-        elif not isinstance(aggregate, Encounter):
-            place.changed(position, _facility(aggregate), places)
-        elif isinstance(recorded.event, EncounterOpened):
-            # its patient is missing here where that was parked
-            patient = places.get(recorded.event.patient_id, Place())
-            place.changed(position, recorded.event.facility or patient.own or EVERYBODY, places)
-            patient.visit(position, place.own or EVERYBODY, places)
-        else:
-            place.changed(position, place.own or EVERYBODY, places)
-    await _write(connection, events[0].tenant, known, last, places)
-    for recorded in events:
-        if isinstance(recorded.event, PatientErased):
-            await _erase(connection, recorded)
-
-
-async def _erase(connection: Connection, erased: RecordedEvent) -> None:
-    """Let go of a patient and of all that is about it; whoever had it is told that it left.
-
-    After the batch: nothing comes about somebody who was erased.
-    """
-    asked = {"tenant": erased.tenant, "patient": erased.stream_id}
-    # planned each time: a plan from when the tables were empty would be kept for good
-    cursor = await connection.execute(_ABOUT, asked, prepare=False)
-    about = [row[0] for row in await cursor.fetchall()]
-    for statement in (_ERASE_RECORDS, _ERASE_SCOPES):
-        await connection.execute(statement, (erased.position, erased.tenant, about), prepare=False)
+        batch.take_in(recorded)
+    await batch.write(connection)
 
 
 async def _earlier(
     connection: Connection, events: Sequence[RecordedEvent]
-) -> dict[UUID, Aggregate[Any]]:
-    """Return the records that the events are about, as they were before."""
+) -> tuple[dict[UUID, Aggregate[Any]], set[UUID]]:
+    """Return the records that the events are about as they were before, and which are blank."""
     first: dict[UUID, RecordedEvent] = {}
     for recorded in events:
         first.setdefault(recorded.stream_id, recorded)
@@ -191,58 +240,16 @@ async def _earlier(
         )
         for row in await cursor.fetchall():
             history[row[2]].append(RecordedEvent(*row))
-    return {
-        its_id: _aggregate_of((history[its_id] or [recorded])[0].event)(its_id, history[its_id])
-        for its_id, recorded in first.items()
+    begun = {its_id: (history[its_id] or [recorded])[0] for its_id, recorded in first.items()}
+    known = {
+        its_id: _aggregate_of(recorded.event)(its_id, history[its_id])
+        for its_id, recorded in begun.items()
     }
+    return known, {its_id for its_id, recorded in begun.items() if recorded.is_about_the_erased}
 
 
 def _aggregate_of(event: Event) -> type[Aggregate[Any]]:
     return next(made for made in KINDS if isinstance(event, made.EVENTS))
-
-
-async def _write(
-    connection: Connection,
-    tenant: str,
-    known: dict[UUID, Aggregate[Any]],
-    last: dict[UUID, int],
-    places: Places,
-) -> None:
-    records = [
-        (
-            tenant,
-            its_id,
-            KINDS[type(known[its_id])],
-            known[its_id].version,
-            position,
-            places[its_id].own,
-            getattr(known[its_id].state, "patient_id", None),
-            _array(known[its_id].patient_ids if isinstance(known[its_id], Merge) else ()),
-            _array(sorted(places[its_id].absorbed)),
-            body_of(known[its_id]),
-        )
-        for its_id, position in last.items()
-    ]
-    await connection.execute(_WRITE_RECORDS, _columns(records))
-    scopes = [
-        (
-            tenant,
-            facility,
-            its_id,
-            KINDS[type(known[its_id]) if its_id in known else Patient],  # that of an encounter
-            position,
-            present,
-        )
-        for its_id, place in places.items()
-        for facility, (position, present) in place.rows.items()
-    ]
-    if scopes:
-        await connection.execute(_WRITE_SCOPES, _columns(scopes))
-
-
-def _array(ids: Iterable[UUID]) -> str:
-    """Return ids as the text of an array."""
-    return f"{{{','.join(map(str, ids))}}}"
 
 
 def _columns(rows: Sequence[tuple[Any, ...]]) -> list[list[Any]]:
@@ -264,8 +271,8 @@ def body_of(aggregate: Aggregate[Any]) -> bytes:
 class ChangesQuery(NamedTuple):
     """What to list: records after a place in the feed, of kinds, in a facility's scope.
 
-    ``facility`` ``None`` is the whole tenant. What left the scope up to ``snapshot`` is not told:
-    whoever takes a snapshot never had it.
+    ``facility`` ``None`` is the whole tenant. What left the scope, or was erased, up to
+    ``snapshot`` is not told: whoever takes a snapshot never had it.
     """
 
     tenant: str
@@ -278,13 +285,14 @@ class ChangesQuery(NamedTuple):
 
 
 class Change(NamedTuple):
-    """A record as it is now (``body``), or that it left the scope or was erased (``None``)."""
+    """A record as it is now (``body``), or that it left the scope (``None``), or was erased."""
 
     position: int
     id: UUID
     kind: str
     version: int
     body: bytes | None
+    erased: bool
 
 
 class Changes(NamedTuple):
@@ -307,7 +315,7 @@ class Changes(NamedTuple):
 
 _PAGE: LiteralString = """
 SELECT at.position, at.made_at, at.mark, found.position, found.id, found.kind, found.version,
-       found.body
+       found.body, found.erased
   FROM (
     SELECT coalesce((SELECT p.position FROM registration.read_model_position AS p
                       WHERE p.name = 'changes' AND p.tenant = %(tenant)s), 0) AS position,
@@ -319,13 +327,15 @@ SELECT at.position, at.made_at, at.mark, found.position, found.id, found.kind, f
   LEFT JOIN LATERAL (
 """
 _OF_ALL: LiteralString = """
-    SELECT r.position, r.id, r.kind, r.version, r.body FROM changes.record AS r
+    SELECT r.position, r.id, r.kind, r.version, r.body, r.body IS NULL AS erased
+      FROM changes.record AS r
      WHERE r.tenant = %(tenant)s AND (r.position, r.id) > (%(position)s, %(after_id)s)
        AND r.kind = ANY(%(kinds)s) AND (r.body IS NOT NULL OR r.position > %(snapshot)s)
      ORDER BY r.position, r.id LIMIT %(limit)s
 """
 _OF_FACILITY: LiteralString = """
-    SELECT f.position, f.id, r.kind, r.version, CASE WHEN f.present THEN r.body END AS body
+    SELECT f.position, f.id, r.kind, r.version, CASE WHEN f.present THEN r.body END AS body,
+           r.body IS NULL AS erased
       FROM (
         SELECT seen.position, seen.id, seen.present
           FROM unnest(ARRAY[%(facility)s, '']) AS wanted (facility)

@@ -7,6 +7,8 @@ start of care, and runs on until care starts.
 
 The indexes hold the status before the moment, and every query names statuses, if need be all: so
 a list walks one index in its order for each status, and a rare one is found among millions.
+
+The encounters of a patient who is erased are gone.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,15 +27,15 @@ from registration.domain.encounter import (
     EncounterResource,
 )
 from registration.domain.events import EVENTS as ALL
-from registration.domain.events import EncounterEvent, EncounterOpened, Event
+from registration.domain.events import EncounterEvent, EncounterOpened, Event, PatientErased
 from registration.eventstore.records import RecordedEvent
 from registration.projections import links
-from registration.projections.erased import erased_in
 
 NAME = "encounters"
 VERSION = 3
 EVENTS: tuple[type[Event], ...] = (
     *(kind for kind in ALL if issubclass(kind, EncounterEvent)),
+    PatientErased,
     *links.EVENTS,
 )
 DDL = (
@@ -80,7 +82,7 @@ VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
 _MOVE = """
 UPDATE encounter SET current_id = %s WHERE tenant = %s AND patient_id = ANY(%s)
 """
-_ERASE = "DELETE FROM encounter WHERE tenant = %s AND patient_id = ANY(%s)"
+_ERASE = "DELETE FROM encounter WHERE tenant = %s AND patient_id = %s"
 
 Connection = AsyncConnection[TupleRow]
 Place = tuple[datetime, UUID]
@@ -88,18 +90,20 @@ Place = tuple[datetime, UUID]
 
 
 async def apply(connection: Connection, events: Sequence[RecordedEvent]) -> None:
-    """Take in what happened to encounters of one tenant, and who was merged or erased."""
+    """Take in what happened to encounters of one tenant, who was merged, and who was erased."""
     told = [recorded for recorded in events if isinstance(recorded.event, EncounterEvent)]
     if told:
         await _take(connection, told)
     for recorded in events:
+        if isinstance(recorded.event, PatientErased):
+            # each record of a person has such an event; nothing comes after it
+            erased = (recorded.tenant, recorded.stream_id)
+            await connection.execute(_ERASE, erased, prepare=False)
         led = await links.follow(connection, recorded.tenant, recorded.stream_id, recorded.event)
         if led is not None:
             current, patients = led
             # planned each time: a plan from when the table was empty would be kept for good
             await connection.execute(_MOVE, (current, recorded.tenant, patients), prepare=False)
-    if erased := list(erased_in(events)):
-        await connection.execute(_ERASE, (events[0].tenant, erased), prepare=False)
 
 
 async def _take(connection: Connection, told: Sequence[RecordedEvent]) -> None:

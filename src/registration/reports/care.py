@@ -9,7 +9,8 @@ CENSUS = Report(
         "Who was there at each full hour, by status: encounters that were `arrived`, `triaged`, "
         "`in-progress` or `onleave` at that very moment, as is known now. Hours that have not "
         "come are not shown, nor hours at which nobody was there. What was entered in error does "
-        "not count. Encounters of a record that was merged away do: the person was there."
+        "not count. Encounters of a record that was merged away or erased do: the person was "
+        "there."
     ),
     period="Hours of the days from `from` up to, not including, `to`.",
     default_days=1,

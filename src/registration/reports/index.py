@@ -5,8 +5,8 @@ from typing import LiteralString
 from registration.reports.declared import Chart, Report, count, percentile, share
 
 _RECORD: LiteralString = "count(*) FILTER (WHERE kind = 'record')"
-_OWN: LiteralString = "count(*) FILTER (WHERE kind = 'record' AND NOT merged)"
-_IN_PAIR: LiteralString = "count(*) FILTER (WHERE kind = 'record' AND NOT merged AND in_pair)"
+_OWN: LiteralString = "count(*) FILTER (WHERE kind = 'record' AND own)"
+_IN_PAIR: LiteralString = "count(*) FILTER (WHERE kind = 'record' AND own AND in_pair)"
 _MERGED: LiteralString = "count(*) FILTER (WHERE kind = 'record' AND merged)"
 
 DUPLICATES = Report(
@@ -21,9 +21,10 @@ DUPLICATES = Report(
     reads=("analytics", "matching"),
     source="""
 WITH chosen AS (
-    SELECT p.id, p.merged_at IS NOT NULL AS merged FROM analytics.patient_fact AS p
+    SELECT p.id, p.merged_at IS NOT NULL AS merged,
+           p.merged_at IS NULL AND p.erased_at IS NULL AS own
+      FROM analytics.patient_fact AS p
      WHERE p.tenant = %(tenant)s
-       AND p.erased_at IS NULL
        AND p.registered_at >= %(since)s::timestamptz AND p.registered_at < %(until)s::timestamptz
        AND (%(facility)s::text IS NULL OR p.facility = %(facility)s)
 ), pair AS (
@@ -42,21 +43,22 @@ WITH chosen AS (
       JOIN matching.candidate AS c ON c.tenant = m.tenant AND c.id = m.pair
      WHERE m.tenant = %(tenant)s AND m.reversed_at IS NULL
 )
-SELECT 'record' AS kind, chosen.merged, paired.id IS NOT NULL AS in_pair, NULL::numeric AS hours
+SELECT 'record' AS kind, chosen.merged, chosen.own, paired.id IS NOT NULL AS in_pair,
+       NULL::numeric AS hours
   FROM chosen LEFT JOIN paired ON paired.id = chosen.id
  UNION ALL
-SELECT 'pair', NULL, NULL, NULL FROM pair
+SELECT 'pair', NULL, NULL, NULL, NULL FROM pair
   LEFT JOIN chosen AS one ON one.id = current_one
   LEFT JOIN chosen AS other ON other.id = current_other
  WHERE one.id IS NOT NULL OR other.id IS NOT NULL
  UNION ALL
-SELECT 'decision', NULL, NULL, extract(epoch FROM took) / 3600 FROM decided
+SELECT 'decision', NULL, NULL, NULL, extract(epoch FROM took) / 3600 FROM decided
   LEFT JOIN chosen AS one ON one.id = decided.one
   LEFT JOIN chosen AS other ON other.id = decided.other
  WHERE took >= '0' AND (one.id IS NOT NULL OR other.id IS NOT NULL)
 """,
     columns=(
-        count("registered", "records", "records registered, merged away or not", _RECORD),
+        count("registered", "records", "records registered, merged away, erased, or not", _RECORD),
         count(
             "confirmed",
             "records",
@@ -74,7 +76,7 @@ SELECT 'decision', NULL, NULL, extract(epoch FROM took) / 3600 FROM decided
         count(
             "records",
             "records",
-            "records that stand for a person of their own: registered, and not merged away",
+            "records that stand for a person of their own: registered, not merged away or erased",
             _OWN,
             part_of="registered",
         ),

@@ -71,6 +71,16 @@ registration, can subtract. That a row is there at all says that there is somebo
 of real people, if of enough of them. Nobody should get `report:read` who may not be trusted with
 that; publish tables, not access."""
 
+_ERASED = """\
+## Patients who were erased
+
+What happened is still counted, and nothing is known of whom it happened to. The record counts as
+registered at its time and facility, of unknown gender and age; its encounters count in the census.
+Where a correction had moved the record to another facility, it belongs again to the one where it
+was registered. What is about what is known of persons leaves the erased out: completeness, consents
+(the decisions are gone), and records that may be one person's twice. So figures of past days change
+with an erasure, and a count that others were part of may become too small to be shown."""
+
 _VIEWS = """\
 ## Views for BI tools
 
@@ -170,6 +180,7 @@ def parts(table: Table) -> list[str]:
         _COST,
         _SYNC,
         _SMALL,
+        _ERASED,
         _VIEWS.replace("{role}", ROLE),
         *(_view(view, table) for view in VIEWS),
         _PAGE,

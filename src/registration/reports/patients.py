@@ -32,8 +32,8 @@ REGISTRATIONS = Report(
     definition=(
         "Patients registered, by when and where, who they are, and how the registration came in. "
         "Records that were merged away since do not count; gender and age follow later "
-        "corrections, and are unknown of whoever was erased. Latency is known of what a device "
-        "captured with a clientMutationId."
+        "corrections. A patient who was erased since counts, of unknown gender and age. Latency is "
+        "known of what a device captured with a clientMutationId."
     ),
     period="Registered on a day from `from` up to, not including, `to`.",
     default_days=31,
@@ -123,8 +123,8 @@ COMPLETENESS = Report(
     title="Data completeness",
     definition=(
         "What is known of the patients, as the records are now. Records that were merged away or "
-        "erased do not count; what those merged away knew of identifiers counts for the record "
-        "that they were merged into."
+        "erased do not count; what the former knew of identifiers counts for the record that they "
+        "were merged into."
     ),
     period="Registered on a day from `from` up to, not including, `to`.",
     source="""
@@ -188,8 +188,8 @@ CONSENT = Report(
         "What is in force at an instant (`at`; now, if absent) for each consent flag: of the "
         "decisions that had begun by then the one recorded last, unless it has run out. As is "
         "known now: what was recorded later with an earlier beginning counts. Patients who had "
-        "died by then, or whose record was merged away or erased, do not count. Who is in none of "
-        "the columns said nothing that holds."
+        "died by then, or whose record was merged away or erased, do not count. Who is in none "
+        "of the columns said nothing that holds."
     ),
     period="Patients registered on a day from `from` up to, not including, `to`.",
     takes_at=True,

@@ -95,6 +95,11 @@ class Result:
         """Whether it is in the log, from now or from before."""
         return Status.APPLIED in (self.status, self.original)
 
+    @property
+    def is_erased(self) -> bool:
+        """Whether it came before, and what it was about, or made, has been erased since."""
+        return self.original is not None and self.error is not None and self.error.code == "ERASED"
+
 
 class Pusher:
     """Carries batches out, of each tenant a few at a time."""
@@ -193,7 +198,7 @@ class _Batch:
         if its_id is not None and _creates(mutation) and result.status is not Status.RETRY:
             if result.is_applied:
                 self._created.add(its_id)
-            elif its_id not in self._created:
+            elif its_id not in self._created and not result.is_erased:
                 self._not_created.add(its_id)
         return result
 
