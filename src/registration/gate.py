@@ -34,6 +34,7 @@ from registration.eventstore.records import (
     AppendRequest,
     Claim,
     KeyReused,
+    Loaded,
     Outcome,
     RecordedEvent,
     Stored,
@@ -156,7 +157,7 @@ class Gate:
             self._related(attempt),
         )
         kind = attempt.handler.aggregate
-        refuse_erased(kind, loaded.events)
+        _insist_on_somebody(kind, loaded)
         if loaded.outcome is not None:
             return await self._first(attempt, loaded.outcome)
         seen = kind.of(attempt.aggregate_id, loaded.events)
@@ -360,14 +361,21 @@ class Gate:
         loaded = await self._store.load(
             LoadRequest(attempt.context.tenant, outcome.stream_id, until=until)
         )
-        try:
-            refuse_erased(attempt.handler.aggregate, loaded.events)
-        except DomainError as error:
-            raise Refusal(error, replayed=True) from None
+        _insist_on_somebody(attempt.handler.aggregate, loaded, replayed=True)
         then = attempt.handler.aggregate(outcome.stream_id, loaded.events)
         made = [record.event for record in loaded.events if record.version == outcome.version]
         position = loaded.events[-1].position if latest else outcome.position
         return _reply(attempt, then, position, made, replayed=True)
+
+
+def _insist_on_somebody(
+    kind: type[Aggregate[Any]], loaded: Loaded, *, replayed: bool = False
+) -> None:
+    """Raise the refusal of what is about somebody who was erased, whatever became of it before."""
+    try:
+        refuse_erased(kind, loaded.events)
+    except DomainError as error:
+        raise Refusal(error, replayed or loaded.outcome is not None) from None
 
 
 def _require_confirmation(attempt: Attempt, seen: Aggregate[Any]) -> None:

@@ -84,7 +84,7 @@ def test_what_was_queued_about_the_erased_is_refused_each_by_itself(
 
     assert outcome(desk, first, second, opened, built_on, moves) == [GONE] * 5
     again = outcome(desk, first, second, opened, built_on, moves)
-    assert again == [("duplicate", *GONE)] * 5
+    assert again == [GONE] * 5  # nothing of it is remembered
 
 
 def test_an_opening_that_builds_on_what_was_refused_is_refused_so_too(
