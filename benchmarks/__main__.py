@@ -20,6 +20,7 @@ from benchmarks import (
     matching,
     projection,
     results,
+    sealing,
     search_http,
     sync,
     sync_peers,
@@ -34,6 +35,7 @@ _RESULTS = Path(__file__).with_name("RESULTS.md")
 PARTS: dict[str, Callable[[Bench], None]] = {
     "limit": lambda bench: limit.run(bench, "before HTTP"),
     "append": append.run,
+    "sealing": sealing.run,
     "http": http.run,
     "clinic": clinic.run,
     "projection": projection.run,

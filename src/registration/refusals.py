@@ -87,8 +87,9 @@ def sealed_refusal(error: DomainError, attempt: Attempt, keys: Mapping[UUID, byt
         return orjson.dumps({**told, "extra": {}})
     if NEVER_SEALED in wrapped:
         return text
+    hidden = orjson.dumps({"extra": error.extra})
     return KEYRING.seal(
-        _place(attempt), text, frozenset(told), people, b"".join(filter(None, wrapped))
+        _place(attempt), orjson.dumps(told), hidden, people, b"".join(filter(None, wrapped))
     )
 
 

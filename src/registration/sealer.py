@@ -9,7 +9,7 @@ from registration.domain.aggregate import Aggregate, Decided
 from registration.domain.errors import DomainError
 from registration.domain.events import Event, PatientErased, PatientRegistered
 from registration.domain.personal import people_of, public_members
-from registration.eventstore.mapper import encode
+from registration.eventstore.mapper import encode, encode_parted
 from registration.eventstore.records import NewEvent, RecordedEvent, event_digest
 from registration.eventstore.sealing import (
     KEYRING,
@@ -59,10 +59,12 @@ def new_event(
     keys: Mapping[UUID, bytes] | None = None,
 ) -> NewEvent:
     """Return an event as the store takes it, sealed to the people whom it is about."""
-    data = encode(event)
     wrapped = [keys[person] for person in people] if keys is not None else []
     if wrapped and NEVER_SEALED not in wrapped:
-        data = KEYRING.seal(place, data, public_members(event), people, b"".join(wrapped))
+        public, personal = encode_parted(event, public_members(event))
+        data = KEYRING.seal(place, public, personal, people, b"".join(wrapped))
+    else:
+        data = encode(event)
     digest = event_digest(*place, metadata, data)
     return NewEvent(place.stream_id, place.version, place.topic, data, metadata, digest)
 

@@ -59,13 +59,14 @@ class Model(BaseModel):
         _set(made, "__pydantic_private__", None)
         return made
 
-    def encoded(self) -> bytes:
+    def encoded(self, **some: Any) -> bytes:
         """Return this as JSON with the names of the wire, leaving out what is null.
 
+        Of ``include``, or all but ``exclude``, where one of them names members.
         A member of a wrong type is an error here: pydantic would warn, and print the value.
         """
         return self.__pydantic_serializer__.to_json(
-            self, by_alias=True, exclude_none=True, warnings="error"
+            self, by_alias=True, exclude_none=True, warnings="error", **some
         )
 
     def plain(self) -> dict[str, Any]:

@@ -5,6 +5,7 @@ can read our log; the hot path calls :func:`encode` and :func:`decode` directly.
 """
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -13,6 +14,7 @@ from eventsourcing.persistence import JSONTranscoder, Mapper, StoredEvent
 from eventsourcing.utils import register_topic
 
 from registration.domain.events import EVENTS, Event
+from registration.eventstore.sealing import parted
 
 TOPICS: dict[str, type[Event]] = {event.TOPIC: event for event in EVENTS}
 
@@ -50,6 +52,21 @@ def encode(event: Event) -> bytes:
     if event.class_version == 1:
         return event.encoded()
     return orjson.dumps(orjson.loads(event.encoded()) | {"class_version": event.class_version})
+
+
+def encode_parted(event: Event, public: frozenset[str]) -> tuple[bytes, bytes]:
+    """Return the stored JSON of an event in two parts: its ``public`` members, and the others."""
+    if event.class_version != 1:
+        return parted(encode(event), public)
+    shown = _fields(type(event), public)
+    if not shown:
+        return b"{}", event.encoded()
+    return event.encoded(include=shown), event.encoded(exclude=shown)
+
+
+@cache
+def _fields(event: type[Event], members: frozenset[str]) -> set[str]:
+    return {name for name, field in event.model_fields.items() if field.alias in members}
 
 
 def decode(topic: str, data: bytes) -> Event:

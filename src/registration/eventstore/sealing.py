@@ -1,9 +1,11 @@
 """Sealing: what an event says of a person is readable only while there is that person's key.
 
-A stored text about people is ``public NUL count subjects nonce sealed``: its public JSON, how many
-people it is about (one byte), their ids (16 bytes each), and AES-256-GCM over the JSON of its other
-members, bound to the place where it stands (stream, version, topic). A text about two people is
-sealed to both, and ends with either. JSON holds no NUL, so a text without one is not sealed at all.
+A stored text about people is ``NUL count subjects public NUL nonce sealed``: how many people it is
+about (one byte), their ids (16 bytes each), its public JSON, and AES-256-GCM over the JSON of its
+other members, bound to all before it and to the place where it stands (stream, version, topic). A
+text about two people is sealed to both, and ends with either. JSON holds no NUL, so a text that
+does not begin with one is not sealed at all, and whoever asks whom a long text is about has the
+answer in its first bytes.
 
 Each person has a random key of their own; the database keeps it wrapped by the master key, which it
 never sees. Whoever deletes the wrapped key has shredded everything that was sealed with it: in the
@@ -16,7 +18,6 @@ billions), docs/decisions/0016.
 import os
 from base64 import b64decode
 from collections.abc import Sequence
-from functools import lru_cache
 from hashlib import sha256
 from typing import NamedTuple
 from uuid import UUID
@@ -31,6 +32,8 @@ WRAPPED_SIZE = 64
 NEVER_SEALED = b""
 """Stands for the key of a person who was registered before events were sealed."""
 
+_NUL = b"\0"
+_IDS_AT = 2
 _NONCE = 12
 _ID = 4
 _MOST_OPEN = 4096
@@ -73,7 +76,7 @@ class Keyring:
     def __init__(self) -> None:
         self._masters: dict[bytes, AESGCM] = {}
         self._current = b""
-        self._cipher = lru_cache(_MOST_OPEN)(self._made)
+        self._open: dict[tuple[str, bytes, bytes], AESGCM] = {}
 
     def use(self, master: bytes, former: Sequence[bytes] = ()) -> None:
         """Wrap new keys with ``master``; unwrap what it or a former one wrapped."""
@@ -93,35 +96,32 @@ class Keyring:
 
     def new(self, tenant: str, subject: UUID) -> bytes:
         """Return a person's new key, wrapped."""
-        return self._wrapped(tenant, subject, os.urandom(KEY_SIZE))
+        key = os.urandom(KEY_SIZE)
+        wrapped = self._wrapped(tenant, subject.bytes, key)
+        self._hold((tenant, subject.bytes, wrapped), AESGCM(key))  # the first event comes next
+        return wrapped
 
     def rewrapped(self, tenant: str, subject: UUID, wrapped: bytes) -> bytes:
         """Return a person's key, wrapped by the master key of now."""
-        return self._wrapped(tenant, subject, self._unwrapped(tenant, subject, wrapped))
+        return self._wrapped(tenant, subject.bytes, self._unwrapped(tenant, subject.bytes, wrapped))
 
     def seal(
         self,
         place: Place,
-        text: bytes,
-        public: frozenset[str],
+        public: bytes,
+        personal: bytes,
         subjects: Sequence[UUID],
         wrapped: bytes,
     ) -> bytes:
-        """Return a JSON object with all but its ``public`` members sealed.
+        """Return a JSON object in two parts, which share no member, with the second one sealed.
 
         ``wrapped`` holds the wrapped key of each subject, one after the other.
         """
-        personal = orjson.loads(text)
-        shown = {name: personal.pop(name) for name in public & personal.keys()}
+        ids = b"".join([subject.bytes for subject in subjects])
+        head = b"\0%c%b%b\0" % (len(subjects), ids, public)
         nonce = os.urandom(_NONCE)
-        cipher = self._cipher(place.tenant, tuple(subjects), wrapped)
-        return b"%b\0%c%b%b%b" % (
-            orjson.dumps(shown),
-            len(subjects),
-            b"".join(subject.bytes for subject in subjects),
-            nonce,
-            cipher.encrypt(nonce, orjson.dumps(personal), place.bound),
-        )
+        cipher = self._cipher(place.tenant, ids, wrapped)
+        return head + nonce + cipher.encrypt(nonce, personal, place.bound + head)
 
     def opened(self, place: Place, data: bytes, wrapped: bytes | None) -> bytes | None:
         """Return the whole JSON object; ``None`` where a key to it is gone for good.
@@ -129,41 +129,58 @@ class Keyring:
         Raises :class:`SealBrokenError` where it is not what was written there, and
         :class:`MasterKeyError` where the key is there and this process cannot unwrap it.
         """
-        public, nul, box = data.partition(b"\0")
-        if not nul:
+        if data[:1] != _NUL:
             return data
         if wrapped is None:
             return None
-        nonce_at = 1 + 16 * box[0]
+        public_at, nonce_at = _cuts(data)
         text_at = nonce_at + _NONCE
-        cipher = self._cipher(place.tenant, subjects_of(data), wrapped)
         try:
-            personal = cipher.decrypt(box[nonce_at:text_at], box[text_at:], place.bound)
-        except InvalidTag:
+            cipher = self._cipher(place.tenant, data[_IDS_AT:public_at], wrapped)
+            personal = cipher.decrypt(
+                data[nonce_at:text_at], data[text_at:], place.bound + data[:nonce_at]
+            )
+        except (InvalidTag, ValueError):  # of which the second is about lengths
             raise SealBrokenError(f"version {place.version} of {place.stream_id}") from None
+        public = data[public_at : nonce_at - 1]
         if personal == b"{}":
             return public
         return personal if public == b"{}" else public[:-1] + b"," + personal[1:]
 
     def forget(self) -> None:
         """Hold no person's key any longer: somebody was erased."""
-        self._cipher.cache_clear()
+        self._open.clear()
 
-    def _made(self, tenant: str, subjects: tuple[UUID, ...], wrapped: bytes) -> AESGCM:
+    def _cipher(self, tenant: str, ids: bytes, wrapped: bytes) -> AESGCM:
+        asked = (tenant, ids, wrapped)
+        found = self._open.get(asked)
+        if found is None:
+            found = self._made(*asked)
+            self._hold(asked, found)
+        return found
+
+    def _hold(self, asked: tuple[str, bytes, bytes], cipher: AESGCM) -> None:
+        if len(self._open) >= _MOST_OPEN:
+            self._open.clear()  # that costs some microseconds a key, and once in a long time
+        self._open[asked] = cipher
+
+    def _made(self, tenant: str, ids: bytes, wrapped: bytes) -> AESGCM:
+        if not ids or len(wrapped) * 16 != len(ids) * WRAPPED_SIZE:
+            raise ValueError("there is not one key for each subject")
         keys = [
-            self._unwrapped(tenant, subject, wrapped[at : at + WRAPPED_SIZE])
-            for subject, at in zip(subjects, range(0, len(wrapped), WRAPPED_SIZE), strict=True)
+            self._unwrapped(tenant, ids[16 * n : 16 * n + 16], wrapped[at : at + WRAPPED_SIZE])
+            for n, at in enumerate(range(0, len(wrapped), WRAPPED_SIZE))
         ]
         return AESGCM(keys[0] if len(keys) == 1 else sha256(b"".join(keys)).digest())
 
-    def _wrapped(self, tenant: str, subject: UUID, key: bytes) -> bytes:
+    def _wrapped(self, tenant: str, subject: bytes, key: bytes) -> bytes:
         if not self._current:
             raise MasterKeyError("this process was given no master key")
         nonce = os.urandom(_NONCE)
         sealed = self._masters[self._current].encrypt(nonce, key, _whose(tenant, subject))
         return self._current + nonce + sealed
 
-    def _unwrapped(self, tenant: str, subject: UUID, wrapped: bytes) -> bytes:
+    def _unwrapped(self, tenant: str, subject: bytes, wrapped: bytes) -> bytes:
         master = self._masters.get(wrapped[:_ID])
         if master is None:
             raise MasterKeyError(
@@ -173,22 +190,43 @@ class Keyring:
         try:
             return master.decrypt(nonce, sealed, _whose(tenant, subject))
         except InvalidTag:
-            raise SealBrokenError(f"the key of {subject}") from None
+            raise SealBrokenError(f"the key of {UUID(bytes=subject)}") from None
 
 
 KEYRING = Keyring()
 """The keyring of this process."""
 
 
+def parted(text: bytes, public: frozenset[str]) -> tuple[bytes, bytes]:
+    """Return a JSON object as two: of its ``public`` members, and of the others."""
+    personal = orjson.loads(text)
+    shown = {name: personal.pop(name) for name in public & personal.keys()}
+    return orjson.dumps(shown), orjson.dumps(personal)
+
+
 def public_part(data: bytes) -> bytes:
     """Return the public JSON of a text, sealed or not."""
-    return data.partition(b"\0")[0]
+    if data[:1] != _NUL:
+        return data
+    public_at, nonce_at = _cuts(data)
+    return data[public_at : nonce_at - 1]
 
 
 def subjects_of(data: bytes) -> tuple[UUID, ...]:
     """Return whom a text is sealed to; empty where it is not sealed."""
-    box = data.partition(b"\0")[2]
-    return tuple(UUID(bytes=box[at : at + 16]) for at in range(1, 16 * box[0], 16)) if box else ()
+    if data[:1] != _NUL or len(data) == 1:
+        return ()
+    ends = range(_IDS_AT + 16, min(_IDS_AT + 16 * data[1], len(data)) + 1, 16)
+    return tuple(UUID(bytes=data[end - 16 : end]) for end in ends)
+
+
+def _cuts(data: bytes) -> tuple[int, int]:
+    """Return where the public part of a sealed text begins, and where what is sealed does."""
+    public_at = _IDS_AT + 16 * data[1] if len(data) > 1 else 0
+    nonce_at = data.find(_NUL, public_at) + 1
+    if not public_at or not nonce_at:
+        raise SealBrokenError("a text was cut off")
+    return public_at, nonce_at
 
 
 def master_id(master: bytes) -> bytes:
@@ -204,5 +242,5 @@ def master_of(text: str) -> bytes:
     return key
 
 
-def _whose(tenant: str, subject: UUID) -> bytes:
-    return tenant.encode() + b"\0" + subject.bytes
+def _whose(tenant: str, subject: bytes) -> bytes:
+    return tenant.encode() + b"\0" + subject

@@ -20,16 +20,27 @@ CREATE TABLE master_key (
     used_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
--- Returns the nth person that a text is sealed to; null where there are not as many.
+-- Returns the nth person that a text is sealed to; null where there are not as many. It looks at the
+-- first bytes alone: the rest of a long text stays where it is, compressed.
 CREATE FUNCTION sealed_to(data bytea, n int) RETURNS uuid
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$
     SELECT CASE
-        WHEN position('\x00'::bytea IN data) > 0
-             AND get_byte(data, position('\x00'::bytea IN data)) >= n
-        THEN encode(substring(data FROM position('\x00'::bytea IN data) + 16 * n - 14 FOR 16),
-                    'hex')::uuid
+        WHEN substring(data FROM 1 FOR 2) BETWEEN set_byte('\x0000', 1, n) AND '\x00ff'
+             AND octet_length(data) >= 16 * n + 2
+        THEN encode(substring(data FROM 16 * n - 13 FOR 16), 'hex')::uuid
     END
+$$;
+
+-- Returns the public JSON of a text, sealed or not.
+CREATE FUNCTION public_part(data bytea) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$
+    SELECT convert_from(
+        CASE WHEN sealed_to(data, 1) IS NULL THEN data
+             ELSE substring(shown FROM 1 FOR position('\x00'::bytea IN shown) - 1) END, 'UTF8')
+      FROM substring(data FROM CASE WHEN sealed_to(data, 1) IS NULL THEN 1
+                                    ELSE 16 * get_byte(data, 1) + 3 END) AS shown
 $$;
 
 -- Returns the wrapped keys to a text, one after the other; null where one is gone, or none needed.
@@ -109,7 +120,11 @@ DECLARE
     first_event int;
     first_claim int;
     accepted boolean;
-    erased uuid[];
+    -- whom each event is about, and who was erased by an earlier event of this call
+    e_one uuid[];
+    e_other uuid[];
+    erased uuid[] := '{}';
+    any_key boolean := false;
     -- what goes into the tables
     e_position bigint[] := array_fill(NULL::bigint, ARRAY[cardinality(e_stream)]);
     e_time timestamptz[] := array_fill(NULL::timestamptz, ARRAY[cardinality(e_stream)]);
@@ -128,6 +143,8 @@ BEGIN
           FROM log_head h WHERE h.tenant = p_tenant FOR UPDATE;
     END IF;
     now_at := coalesce(p_now, clock_timestamp());
+    SELECT array_agg(sealed_to(n.data, 1) ORDER BY n.e), array_agg(sealed_to(n.data, 2) ORDER BY n.e)
+      INTO e_one, e_other FROM unnest(e_data) WITH ORDINALITY AS n (data, e);
 
     FOR i IN 1 .. cardinality(r_stream) LOOP
         first_event := next_event;
@@ -203,9 +220,14 @@ BEGIN
 
         IF accepted THEN
             FOR e IN first_event .. next_event - 1 LOOP
-                CONTINUE WHEN sealed_to(e_data[e], 1) IS NULL
-                    OR (n_key[i] IS NOT NULL AND sealed_to(e_data[e], 1) = r_stream[i]);
-                IF key_to(p_tenant, e_data[e]) IS NULL THEN
+                CONTINUE WHEN e_one[e] IS NULL
+                    OR (e_one[e] = r_stream[i] AND n_key[i] IS NOT NULL);
+                IF e_one[e] = ANY(erased) OR e_other[e] = ANY(erased)
+                   OR NOT EXISTS (
+                       SELECT FROM personal_key k WHERE k.tenant = p_tenant AND k.id = e_one[e])
+                   OR e_other[e] IS NOT NULL AND NOT EXISTS (
+                       SELECT FROM personal_key k WHERE k.tenant = p_tenant AND k.id = e_other[e])
+                THEN
                     accepted := false;
                     verdict := 'version_conflict';
                     "position" := head_position;
@@ -240,7 +262,11 @@ BEGIN
                 e_position[e] := head_position;
                 e_time[e] := head_time;
                 e_hash[e] := head_hash;
+                IF e_topic[e] = 'patient.erased' THEN
+                    erased := erased || e_stream[e];
+                END IF;
             END LOOP;
+            any_key := any_key OR n_key[i] IS NOT NULL;
             FOR c IN first_claim .. next_claim - 1 LOOP
                 any_claim := true;
                 c_accepted[c] := true;
@@ -260,16 +286,15 @@ BEGIN
            AS n (position, stream_id, version, topic, data, metadata, recorded_at, hash)
      WHERE n.position IS NOT NULL;
 
-    INSERT INTO personal_key
-    SELECT p_tenant, n.stream_id, n.wrapped
-      FROM unnest(r_stream, n_key, r_position) AS n (stream_id, wrapped, position)
-     WHERE n.wrapped IS NOT NULL AND n.position IS NOT NULL;
+    IF any_key THEN
+        INSERT INTO personal_key
+        SELECT p_tenant, n.stream_id, n.wrapped
+          FROM unnest(r_stream, n_key, r_position) AS n (stream_id, wrapped, position)
+         WHERE n.wrapped IS NOT NULL AND n.position IS NOT NULL;
+    END IF;
 
-    IF 'patient.erased' = ANY(e_topic) THEN
+    IF erased <> '{}' THEN
         -- in the transaction that says so: nobody is erased with a key still there
-        SELECT array_agg(n.stream_id) INTO erased
-          FROM unnest(e_stream, e_topic, e_position) AS n (stream_id, topic, position)
-         WHERE n.topic = 'patient.erased' AND n.position IS NOT NULL;
         DELETE FROM personal_key k WHERE k.tenant = p_tenant AND k.id = ANY(erased);
         DELETE FROM portrait_image p WHERE p.tenant = p_tenant AND p.patient_id = ANY(erased);
     END IF;
@@ -343,7 +368,7 @@ AS $$
     ), stripped AS (
         UPDATE outcome
            SET body = convert_to(json_build_object(
-                   'code', convert_from(substring(body FROM 1 FOR position('\x00'::bytea IN body || '\x00'::bytea) - 1), 'UTF8')::json ->> 'code',
+                   'code', public_part(body)::json ->> 'code',
                    'detail', 'It was refused before; what else was said is forgotten.',
                    'extra', json_build_object())::text, 'UTF8'),
                status = 2
