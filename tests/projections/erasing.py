@@ -26,7 +26,7 @@ from registration.domain.personal import people_of, public_members
 from registration.domain.resources import Evidence
 from registration.domain.timeline import kind_of
 from registration.eventstore.records import RecordedEvent
-from registration.eventstore.sealing import KEYRING, WRAPPED_SIZE, Place, subjects_of
+from registration.eventstore.sealing import KEYRING, WRAPPED_SIZE, Place, parted, subjects_of
 
 CANARY = ("Canarias", "99887766", "a canary sings")
 """What is said of people who are erased, and of nobody else."""
@@ -78,7 +78,7 @@ class Erasing(People):
                         keys[person] = KEYRING.new(TENANT, person)
                 key = b"".join(keys[person] for person in people)
                 place = Place(TENANT, its_id, each.version, each.topic)
-                data = KEYRING.seal(place, each.data, public_members(event), people, key)
+                data = KEYRING.seal(place, *parted(each.data, public_members(event)), people, key)
                 each = replace(each, data=data, key=key)  # noqa: PLW2901
             stored.append(each)
         return stored

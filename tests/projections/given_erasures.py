@@ -20,7 +20,7 @@ from registration.domain.personal import NOT_ABOUT_PEOPLE, public_members
 from registration.domain.resources import Evidence
 from registration.domain.timeline import patients_of
 from registration.eventstore.records import RecordedEvent
-from registration.eventstore.sealing import KEYRING, Place, subjects_of
+from registration.eventstore.sealing import KEYRING, Place, parted, subjects_of
 from registration.projections import matching, merges, past, portraits, search
 from registration.projections.registry import ReadModel
 
@@ -98,7 +98,7 @@ class Life:
                 keys[tenant, person] = KEYRING.new(tenant, person)
         key = b"".join(keys[tenant, person] for person in people)
         place = Place(tenant, its_id, recorded.version, recorded.topic)
-        data = KEYRING.seal(place, recorded.data, public_members(event), people, key)
+        data = KEYRING.seal(place, *parted(recorded.data, public_members(event)), people, key)
         return replace(recorded, data=data, key=key)
 
 

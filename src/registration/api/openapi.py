@@ -71,6 +71,10 @@ _ANSWERS: dict[Operation, type[BaseModel]] = {
     Operation.REFUSE_ERASURE: ErasureResource,
 }
 """What a command answers with, where that is not the patient."""
+_ABOUT_SOMEBODY = ("/v1/patients/{id}", "/v1/encounters/{id}", "/v1/mpi/merges/{id}")
+"""What answers ``ERASED`` once somebody whom it is about is erased."""
+_OUTLIVES = "/access"
+"""But for who saw a record: that goes on to be told."""
 _COMMON = (
     "MALFORMED_REQUEST",
     "UNAUTHENTICATED",
@@ -120,6 +124,8 @@ def document(app: FastAPI, queries: Iterable[BaseRoute]) -> dict[str, Any]:
         for path, item in made["paths"].items():
             for method, operation in item.items():
                 _settle(operation, secured=path.startswith("/v1/"), reads=method == "get")
+                if path.startswith(_ABOUT_SOMEBODY) and not path.endswith(_OUTLIVES):
+                    operation["responses"].setdefault("410", problems("ERASED")[410])
         for query in queries:
             if isinstance(query, APIRoute) and query.path.startswith("/v1/"):
                 for method in query.methods or ():

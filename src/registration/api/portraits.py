@@ -114,7 +114,12 @@ async def _made(body: bytes, media_type: str) -> PortraitImage:
         200: {"content": {"image/jpeg": {}}, "description": "The picture."},
         304: {"description": "You have this picture."},
         **problems(
-            "FORBIDDEN", "NOT_FOUND", "PATIENT_MERGED", "PORTRAIT_GONE", "VALIDATION_FAILED"
+            "FORBIDDEN",
+            "NOT_FOUND",
+            "PATIENT_MERGED",
+            "PORTRAIT_GONE",
+            "ERASED",
+            "VALIDATION_FAILED",
         ),
     },
 )
