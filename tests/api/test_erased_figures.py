@@ -1,10 +1,13 @@
 """What is still counted, and what the audit trail says, once a patient was erased."""
 
+import asyncio
 import json
 from typing import Any
 
+import psycopg
 import pytest
 from fhir.resources.R4B.auditevent import AuditEvent
+from psycopg import sql
 from tests.api.given_merges import Index
 from tests.api.given_reports import Clinic, table
 from tests.erasing import erased
@@ -13,7 +16,10 @@ from tests.sync.given import GRANTED
 from typer.testing import CliRunner
 
 from registration.cli import app
+from registration.projections import analytics, changes, encounters
+from registration.projections.rebuild import rebuild
 
+MODELS = (changes.NAME, encounters.NAME, analytics.NAME)
 CANARY = "Canarias"
 
 
@@ -61,13 +67,45 @@ def test_what_is_about_what_is_known_of_persons_leaves_them_out(clinic: Clinic) 
     assert shares(index, "registered", "records") == [(2, 1)]
 
 
+def rows(clinic: Clinic) -> dict[str, list[str]]:
+    """Return every row of the tenant in every table of these read models."""
+    found = {}
+    with psycopg.connect(clinic.service.database_url) as connection:
+        tables = connection.execute(
+            "SELECT table_schema, table_name FROM information_schema.tables"
+            " WHERE table_schema = ANY(%s) AND table_type = 'BASE TABLE'",
+            (list(MODELS),),
+        ).fetchall()
+        for schema, each in tables:
+            query = sql.SQL("SELECT * FROM {} WHERE tenant = %s").format(
+                sql.Identifier(schema, each)
+            )
+            cursor = connection.execute(query, (clinic.tenant,))
+            found[f"{schema}.{each}"] = sorted(map(str, cursor.fetchall()))
+    return found
+
+
+def test_a_rebuild_makes_the_same_tables_and_nothing_of_the_person_is_in_them(
+    clinic: Clinic,
+) -> None:
+    for path in ("/v1/sync/pull", "/v1/encounters"):
+        params = {"minPosition": clinic.head()}
+        succeeded(clinic.north.get(path, params=params))
+    clinic.asks(clinic.admin, "registrations")
+    live = rows(clinic)
+    for model in MODELS:
+        asyncio.run(rebuild(str(clinic.service.settings.database_url), model))
+
+    assert rows(clinic) == live
+    assert live["changes.record"]
+    assert CANARY not in str(live)
+
+
 def test_who_was_there_still_was(clinic: Clinic) -> None:
     facts = """
         SELECT e.status, p.erased FROM analytics.encounter AS e
           JOIN analytics.patient AS p USING (tenant, patient_key) WHERE tenant = %s
     """
-    import psycopg
-
     clinic.asks(clinic.admin, "registrations")
     with psycopg.connect(clinic.service.database_url) as connection:
         assert connection.execute(facts, (clinic.tenant,)).fetchall() == [("arrived", True)]
