@@ -123,9 +123,7 @@ def document(app: FastAPI, queries: Iterable[BaseRoute]) -> dict[str, Any]:
         }
         for path, item in made["paths"].items():
             for method, operation in item.items():
-                _settle(operation, secured=path.startswith("/v1/"), reads=method == "get")
-                if path.startswith(_ABOUT_SOMEBODY) and not path.endswith(_OUTLIVES):
-                    operation["responses"].setdefault("410", problems("ERASED")[410])
+                _settle(operation, path, reads=method == "get")
         for query in queries:
             if isinstance(query, APIRoute) and query.path.startswith("/v1/"):
                 for method in query.methods or ():
@@ -170,8 +168,11 @@ def _schemas() -> dict[str, Any]:
     return found
 
 
-def _settle(operation: dict[str, Any], *, secured: bool, reads: bool) -> None:
+def _settle(operation: dict[str, Any], path: str, *, reads: bool) -> None:
     """FastAPI declares a 422 of its own shape; ours are problems, and declared by hand."""
+    secured = path.startswith("/v1/")
+    if path.startswith(_ABOUT_SOMEBODY) and not path.endswith(_OUTLIVES):
+        operation["responses"].setdefault("410", problems("ERASED")[410])
     declared = operation.get("responses", {}).get("422", {}).get("content", {})
     if "application/json" in declared:
         operation["responses"]["422"] = problems("VALIDATION_FAILED")[422]
