@@ -24,10 +24,14 @@ from tests.eventstore.given import (
     stored,
 )
 
+from registration.domain.events import Event, PatientErased
 from registration.eventstore import recorder
 from registration.eventstore.mapper import EventMapper, StreamEvent
 from registration.eventstore.recorder import LogRecorder, StreamRecorder
+from registration.eventstore.records import AppendRequest, Stored
+from registration.eventstore.sealing import KEYRING, Place
 from registration.eventstore.verify import verify_log
+from registration.sealer import new_event
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +104,52 @@ def test_inserts_keep_the_chain_and_their_metadata(module_database_url: str) -> 
 
     asyncio.run(scenario())
     assert verify_log(module_database_url, "library").ok
+
+
+def test_a_follower_of_the_library_reads_what_was_sealed(database_url: str) -> None:
+    """Given a patient whose events are sealed, when a follower reads before and after the erasure,
+    then it is told all, and then what an event cannot be without."""
+    ada = UUID(int=1)
+    mapper = EventMapper()
+
+    def read(log: LogRecorder) -> list[object]:
+        found = [mapper.to_domain_event(each) for each in log.select_notifications(1, 10)]
+        assert list(map(mapper.to_domain_event, log.select_events(ada))) == found
+        return [each.event for each in found]
+
+    with recorder.pool(database_url) as connections:
+        log = LogRecorder(connections, TENANT)
+        asyncio.run(_stored_sealed(database_url, ada, registered(), next_of_kin()))
+        assert read(log) == [registered(), next_of_kin()]
+
+        erased = PatientErased(erasure_id=UUID(int=9))
+        log.insert_events([mapper.to_stored_event(StreamEvent(ada, 3, erased))])
+        with connections.connection() as connection:
+            connection.execute("DELETE FROM personal_key")
+        blank, kin, last = read(log)
+
+    assert (blank.names, blank.gender, blank.facility) == ((), "unknown", None)
+    assert (kin.next_of_kin.name, last) == ("-", erased)
+
+
+async def _stored_sealed(url: str, patient_id: UUID, *events: Event) -> None:
+    """Append a patient's first events, sealed as the service seals them."""
+    key = KEYRING.new(TENANT, patient_id)
+    new = [
+        new_event(
+            Place(TENANT, patient_id, version, event.TOPIC),
+            event,
+            META,
+            (patient_id,),
+            {patient_id: key},
+        )
+        for version, event in enumerate(events, 1)
+    ]
+    async with open_store(url) as store:
+        verdict = await store.append(
+            TENANT, AppendRequest(patient_id, len(new), 201, new, new_key=key)
+        )
+    assert isinstance(verdict, Stored)
 
 
 def test_a_follower_of_the_library_reads_domain_events(database_url: str) -> None:

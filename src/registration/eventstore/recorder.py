@@ -3,6 +3,10 @@
 ``notification_id`` is the position in the log. Positions are dense and in commit order, so a
 follower that asks for what lies beyond the last one that it saw misses nothing.
 Inserts go through the same SQL function as the service's own, and so keep the hash chain.
+
+What is sealed is opened on the way out, with the master keys of the process (see ``sealing``); of
+somebody who was erased a follower reads blanks, as our own read models do. Inserts are stored as
+they are given: whoever writes about people goes through the service.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +24,7 @@ from psycopg.rows import TupleRow
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from registration.eventstore import database
-from registration.eventstore.records import event_digest
+from registration.eventstore.records import RecordedEvent, event_digest
 
 _INSERT = """
 SELECT position FROM append(
@@ -32,13 +36,13 @@ SELECT position FROM append(
   '{}', '{}', '{}', '{}', p_any_version => true)
 """
 _SELECT: LiteralString = """
-SELECT stream_id, version, topic, data FROM event
+SELECT * FROM readable_event
  WHERE tenant = %(tenant)s AND stream_id = %(stream)s
    AND version > %(gt)s AND version <= %(lte)s
  ORDER BY version {order} LIMIT %(limit)s
 """
 _NOTIFICATIONS = """
-SELECT stream_id, version, topic, data, position FROM event
+SELECT * FROM readable_event
  WHERE tenant = %(tenant)s AND position >= %(start)s AND position <= %(stop)s
    AND (%(any)s OR topic = ANY(%(topics)s::text[]))
  ORDER BY position LIMIT %(limit)s
@@ -151,7 +155,7 @@ class StreamRecorder(library.AggregateRecorder):
         limit: int | None = None,
     ) -> Sequence[StoredEvent]:
         """Return a stream's events with ``gt`` < version <= ``lte``, in order of version."""
-        rows = self._query(
+        found = self._events(
             sql.SQL(_SELECT).format(order=sql.SQL("DESC" if desc else "ASC")),
             {
                 "tenant": self._tenant,
@@ -161,7 +165,12 @@ class StreamRecorder(library.AggregateRecorder):
                 "limit": limit,
             },
         )
-        return [StoredEvent(*row) for row in rows]
+        return [StoredEvent(e.stream_id, e.version, e.topic, e.state) for e in found]
+
+    def _events(
+        self, query: LiteralString | sql.Composed, arguments: Mapping[str, object]
+    ) -> Iterator[RecordedEvent]:
+        return (RecordedEvent(*row) for row in self._query(query, arguments))
 
     def _query(
         self,
@@ -199,7 +208,7 @@ class LogRecorder(StreamRecorder, library.ApplicationRecorder):
     ) -> Sequence[Notification]:
         """Return up to ``limit`` events from position ``start`` to ``stop``, in order."""
         first = 0 if start is None else start if inclusive_of_start else start + 1
-        rows = self._query(
+        found = self._events(
             _NOTIFICATIONS,
             {
                 "tenant": self._tenant,
@@ -210,7 +219,7 @@ class LogRecorder(StreamRecorder, library.ApplicationRecorder):
                 "limit": limit,
             },
         )
-        return [Notification(*row) for row in rows]
+        return [Notification(e.stream_id, e.version, e.topic, e.state, e.position) for e in found]
 
     def max_notification_id(self) -> int | None:
         """Return the last position; ``None`` for an empty log."""

@@ -75,13 +75,20 @@ class RecordedEvent:
     def event(self) -> Event:
         """The domain event, upcast to its newest shape.
 
-        Where somebody whom it is about was erased, what it said of people is blank. Whoever comes
-        upon an erasure forgets the keys that it holds.
+        Where somebody whom it is about was erased, what it said of people is blank.
+        """
+        return decode(self.topic, self.state)
+
+    @property
+    def state(self) -> bytes:
+        """The JSON that its event is decoded from; with blanks for what is erased.
+
+        Whoever comes upon an erasure forgets the keys that it holds.
         """
         if self.topic == PatientErased.TOPIC:
             KEYRING.forget()
         text = self._opened
-        return decode(self.topic, said_when_erased(self.topic, self.said) if text is None else text)
+        return said_when_erased(self.topic, public_part(self.data)) if text is None else text
 
     @property
     def said(self) -> bytes:
