@@ -18,6 +18,8 @@ from benchmarks.results import Figure, Results, Target
 from registration.eventstore import database
 from registration.eventstore.embedded import EmbeddedPostgres
 from registration.eventstore.migrations import migrate
+from registration.master_keys import unlock
+from registration.settings import Settings
 
 
 @dataclass
@@ -100,6 +102,8 @@ def started(console: Console, *, quick: bool) -> Iterator[Bench]:
         data_dir = folder / "data"
         with EmbeddedPostgres(data_dir) as postgres:
             migrate(postgres.url)
+            # what is loaded here is sealed like what the service stores, with the same master key
+            unlock(Settings(data_dir=data_dir, database_url=None, master_key=None), postgres.url)
             yield Bench(data_dir, postgres, console, quick)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -34,7 +34,7 @@ def run(bench: Bench) -> None:
     bench.say("clinic")
     with serving(bench.data_dir) as service:
         patients = closed(bench, service, Register(service.token, "clinic")).workload.made
-        opening = closed(bench, service, OpenEncounter(service.token, "open", patients))
+        opening = closed(bench, service, OpenEncounter(service.token, "visit", patients))
         show(bench, "clinic", "open an encounter", [opening], None)
         moving = closed(
             bench,

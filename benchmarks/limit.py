@@ -2,7 +2,8 @@
 
 One function call inserts an event, a stored outcome and an identifier claim into tables of the
 same shape and with the same keys as the service's; positions come from a sequence. There is no
-lock, no check and no hash chain. The body is a parameter, keys are random, fsync is on.
+lock, no check and no hash chain. The body is a parameter, keys are random, fsync is on. A
+registration stores a fourth row, the patient's key; L stays what it was before there were any.
 """
 
 import re

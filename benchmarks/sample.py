@@ -4,7 +4,7 @@ import os
 import random
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from itertools import islice
+from itertools import cycle, islice
 from typing import Any
 from uuid import UUID
 
@@ -16,8 +16,10 @@ from registration.domain.commands import RegisterPatient
 from registration.domain.context import Context
 from registration.domain.events import PatientRegistered
 from registration.domain.patient import decide_register
-from registration.eventstore.mapper import encode
-from registration.eventstore.records import AppendRequest, Claim, NewEvent, event_digest
+from registration.eventstore.mapper import decode, encode
+from registration.eventstore.records import AppendRequest, Claim
+from registration.eventstore.sealing import KEYRING, Place
+from registration.sealer import new_event
 
 SYSTEM = "https://registration.example/mrn"
 MARK = "@@identifier@@"
@@ -92,7 +94,7 @@ def _patient(pick: random.Random, faker: Faker) -> dict[str, Any]:
 
 
 def registrations(n: int, seed: int = 1) -> list[bytes]:
-    """Return the stored bytes of ``n`` ``PatientRegistered`` events, as the domain makes them."""
+    """Return the JSON of ``n`` ``PatientRegistered`` events, as the domain makes them."""
     context = Context(datetime.now(UTC), uuids.uuid7, "default", "desk", frozenset())
     stored = []
     for i, body in enumerate(patients(n, seed)):
@@ -106,11 +108,15 @@ def registrations(n: int, seed: int = 1) -> list[bytes]:
 class Requests:
     """Requests to append one registration each, every one with a stream, key and claim of its own.
 
-    The bodies are those of ``registrations``, over and over: the store looks at none of them.
+    The bodies are those of ``registrations``, over and over: the store looks at none of them. Each
+    is sealed with a key of its patient's own, as the service's are, unless it is said not to be.
     """
 
-    def __init__(self, bodies: Sequence[bytes], tenant: str = "default") -> None:
+    def __init__(
+        self, bodies: Sequence[bytes], tenant: str = "default", *, sealed: bool = True
+    ) -> None:
         self.tenant = tenant
+        self._sealed = sealed
         self._requests = self._endless(bodies)
 
     def take(self, n: int) -> list[AppendRequest]:
@@ -118,20 +124,19 @@ class Requests:
         return list(islice(self._requests, n))
 
     def _endless(self, bodies: Sequence[bytes]) -> Iterator[AppendRequest]:
-        number = 0
-        while True:
-            for body in bodies:
-                number += 1
-                stream = uuids.uuid7()
-                random_bytes = os.urandom(32)
-                topic = PatientRegistered.TOPIC
-                digest = event_digest(self.tenant, stream, 1, topic, _METADATA, body)
-                yield AppendRequest(
-                    stream_id=stream,
-                    version=1,
-                    status=201,
-                    events=(NewEvent(stream, 1, topic, body, _METADATA, digest),),
-                    claims=(Claim(SYSTEM, f"{number:012}", stream, take=True),),
-                    key=UUID(bytes=random_bytes[:16]),
-                    fingerprint=UUID(bytes=random_bytes[16:]),
-                )
+        events = [decode(PatientRegistered.TOPIC, body) for body in bodies]
+        for number, event in enumerate(cycle(events), 1):
+            stream = uuids.uuid7()
+            random_bytes = os.urandom(32)
+            place = Place(self.tenant, stream, 1, event.TOPIC)
+            keys = {stream: KEYRING.new(self.tenant, stream)} if self._sealed else None
+            yield AppendRequest(
+                stream_id=stream,
+                version=1,
+                status=201,
+                events=(new_event(place, event, _METADATA, (stream,), keys),),
+                claims=(Claim(SYSTEM, f"{number:012}", stream, take=True),),
+                key=UUID(bytes=random_bytes[:16]),
+                fingerprint=UUID(bytes=random_bytes[16:]),
+                new_key=keys[stream] if keys else None,
+            )

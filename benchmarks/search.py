@@ -32,10 +32,11 @@ from registration.domain.events import PatientRegistered
 from registration.domain.names import confirm_name
 from registration.domain.resources import Identifier, NameInput
 from registration.eventstore.embedded import EmbeddedPostgres
-from registration.eventstore.mapper import encode
 from registration.eventstore.records import RecordedEvent
+from registration.eventstore.sealing import KEY_SIZE, KEYRING, Place
 from registration.projections import search as model
 from registration.projections.search_query import SearchPage, SearchQuery, search
+from registration.sealer import new_event
 
 TENANT = "bench"
 PAGE = 50
@@ -345,23 +346,8 @@ async def queries(connection: AsyncConnection[Any], known: list[Known], count: i
 async def project(
     connection: AsyncConnection[Any], people: People, count: int, name: str
 ) -> list[Figure]:
-    """Take registrations into the tables as the runner does, decoding included."""
-    events = []
-    for position in range(1, count + 1):
-        patient, event = people.next()
-        events.append(
-            RecordedEvent(
-                TENANT,
-                position,
-                patient,
-                1,
-                event.TOPIC,
-                encode(event),
-                b"{}",
-                datetime(2026, 1, 1, tzinfo=UTC),
-                b"",
-            )
-        )
+    """Take registrations into the tables as the runner does, opening and decoding included."""
+    events = [_recorded(position, *people.next()) for position in range(1, count + 1)]
     search_keys.fold.cache_clear()
     await connection.execute("SET synchronous_commit = off")  # as the runner does
     begun, busy = time.perf_counter(), time.process_time()
@@ -376,6 +362,16 @@ async def project(
     ]
 
 
+def _recorded(position: int, patient: UUID, event: PatientRegistered) -> RecordedEvent:
+    """Return a registration as the log tells it: sealed, with the key to it."""
+    place, key = Place(TENANT, patient, 1, event.TOPIC), KEYRING.new(TENANT, patient)
+    made = new_event(place, event, b"{}", (patient,), {patient: key})
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    return RecordedEvent(
+        TENANT, position, patient, 1, made.topic, made.data, made.metadata, at, made.digest, key
+    )
+
+
 async def on_schema(connection: AsyncConnection[Any]) -> None:
     """Make the empty tables."""
     await connection.execute("DROP SCHEMA IF EXISTS search CASCADE; CREATE SCHEMA search")
@@ -385,6 +381,7 @@ async def on_schema(connection: AsyncConnection[Any]) -> None:
 async def run(url: str, patients: int, asked: int, tell: Callable[[str], None]) -> list[Figure]:
     """Do everything on the database at ``url`` and return the figures."""
     figures: list[Figure] = []
+    KEYRING.use(bytes(KEY_SIZE))
     async with await AsyncConnection.connect(url, autocommit=True) as connection:
         await on_schema(connection)
         figures += await project(connection, People(), 30_000, "from nothing, batches of 1,000")
