@@ -269,6 +269,7 @@ class Gate:
             ),
         )
         if isinstance(verdict, Stored):
+            writing.stored()
             for before, event in zip(range(len(events))[::-1], events, strict=True):
                 # the store sets the events of a request a microsecond apart
                 at = verdict.recorded_at - before * _TICK
