@@ -4,8 +4,8 @@ Two databases take turns of a fraction of a second, so that whatever else the ma
 both alike: in one, each patient has a key and events are sealed; in the other the same program
 stores plain JSON and no keys, through the same SQL functions. Each figure is a ratio of the two.
 
-By the store alone, where a registration stores one row more, its key; and by the gate: the rule, idempotency, load, decision and append of a command,
-which is the least that a service does for one.
+By the store alone, where a registration stores one row more, its key; and by the gate: the rule,
+idempotency, load, decision and append of a command, which is the least that a service does for one.
 """
 
 import asyncio

@@ -92,7 +92,7 @@ def test_every_table_is_granted_as_is_said(database_url: str) -> None:
             "    'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER']) p"
             "   WHERE has_table_privilege(%s, c.oid, p))"
             "  FROM pg_class c WHERE relnamespace = 'registration'::regnamespace"
-            "   AND relkind = 'r'",
+            "   AND relkind IN ('r', 'v')",
             (APP_ROLE,),
         ).fetchall()
     assert dict(rows) == {table: sorted(said.split(", ")) for table, said in TABLES.items()}
