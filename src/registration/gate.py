@@ -41,7 +41,6 @@ from registration.eventstore.records import (
     VersionConflict,
     key_hash,
 )
-from registration.eventstore.sealing import KEYRING
 from registration.eventstore.store import (
     FORGOTTEN_IN_TIME,
     LATEST,
@@ -272,8 +271,7 @@ class Gate:
             ),
         )
         if isinstance(verdict, Stored):
-            if writing.erases:
-                KEYRING.forget()
+            writing.stored()
             for before, event in zip(range(len(events))[::-1], events, strict=True):
                 # the store sets the events of a request a microsecond apart
                 at = verdict.recorded_at - before * _TICK

@@ -4,6 +4,7 @@ import os
 from base64 import b64encode
 from pathlib import Path
 from typing import LiteralString
+from uuid import UUID
 
 import psycopg
 from psycopg.rows import TupleRow
@@ -18,13 +19,18 @@ _BATCH = 1000
 
 _KNOWN = "SELECT id FROM master_key"
 _USE = "INSERT INTO master_key (id) VALUES (%s) ON CONFLICT DO NOTHING"
-# Those that nobody else is wrapping anew; an empty one is none.
-_OTHERS: LiteralString = """
+# In the order of the index, each once: by the end a search from the start would find little.
+_NEXT: LiteralString = """
 SELECT tenant, id, wrapped FROM personal_key
- WHERE substring(wrapped FROM 1 FOR 4) <> %s AND wrapped <> '' LIMIT %s FOR UPDATE SKIP LOCKED
+ WHERE (tenant, id) > (%s, %s) AND substring(wrapped FROM 1 FOR 4) <> %s AND wrapped <> ''
+ ORDER BY tenant, id LIMIT %s FOR UPDATE
 """
 _REWRAP = "UPDATE personal_key SET wrapped = %s WHERE tenant = %s AND id = %s"
-_FORGET = "DELETE FROM master_key WHERE id <> %s"
+# Not those that somebody still writes with who was not told of the new one.
+_FORGET = """
+DELETE FROM master_key m WHERE m.id <> %s AND NOT EXISTS (
+    SELECT FROM personal_key k WHERE substring(k.wrapped FROM 1 FOR 4) = m.id)
+"""
 
 
 def unlock(settings: Settings, url: str) -> None:
@@ -50,17 +56,22 @@ def rewrap(url: str) -> int:
 
     Afterwards the former master keys are of no use any more. Safe to run again after a crash.
     """
-    done = 0
+    done, last = 0, ("", UUID(int=0))
     with _connected(url) as connection:
-        while rows := _rewrapped(connection):
-            done += rows
+        while rows := _rewrapped(connection, last):
+            done += len(rows)
+            last = rows[-1]
         connection.execute(_FORGET, (KEYRING.current,))
     return done
 
 
-def _rewrapped(connection: psycopg.Connection[TupleRow]) -> int:
+def _rewrapped(
+    connection: psycopg.Connection[TupleRow], last: tuple[str, UUID]
+) -> list[tuple[str, UUID]]:
+    """Wrap the keys that come after a place; returns whose those were."""
     with connection.transaction(), connection.cursor() as cursor:
-        rows = cursor.execute(_OTHERS, (KEYRING.current, _BATCH), binary=True).fetchall()
+        asked = (*last, KEYRING.current, _BATCH)
+        rows = cursor.execute(_NEXT, asked, binary=True).fetchall()
         cursor.executemany(
             _REWRAP,
             [
@@ -68,7 +79,7 @@ def _rewrapped(connection: psycopg.Connection[TupleRow]) -> int:
                 for tenant, its_id, old in rows
             ],
         )
-    return len(rows)
+    return [(tenant, its_id) for tenant, its_id, _ in rows]
 
 
 def _master_key(settings: Settings) -> bytes:

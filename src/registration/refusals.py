@@ -79,18 +79,15 @@ def sealed_refusal(error: DomainError, attempt: Attempt, keys: Mapping[UUID, byt
     """
     told = {"code": error.code, "detail": error.detail}
     text = orjson.dumps({**told, "extra": error.extra})
-    people = people_in(error, attempt)
-    if not people:
-        return text
-    wrapped = [keys.get(person) for person in people]
-    if None in wrapped:
+    wrapped = {person: keys.get(person) for person in people_in(error, attempt)}
+    if None in wrapped.values():
         return orjson.dumps({**told, "extra": {}})
-    if NEVER_SEALED in wrapped:
+    held = {person: key for person, key in wrapped.items() if key and key != NEVER_SEALED}
+    if not held:
         return text
     hidden = orjson.dumps({"extra": error.extra})
-    return KEYRING.seal(
-        _place(attempt), orjson.dumps(told), hidden, people, b"".join(filter(None, wrapped))
-    )
+    shown = orjson.dumps(told)
+    return KEYRING.seal(_place(attempt), shown, hidden, tuple(held), b"".join(held.values()))
 
 
 def people_in(error: DomainError, attempt: Attempt) -> tuple[UUID, ...]:

@@ -1,6 +1,7 @@
 """Events on their way into the log: each sealed with the keys of those whom it is about."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -24,8 +25,8 @@ from registration.eventstore.store import EventStore
 class Sealer(NamedTuple):
     """What it takes to write the events of one command: the keys of all whom they are about.
 
-    ``new_key`` is that of the patient whom the command registers; ``erases``: it ends that of
-    others.
+    ``new_key`` is that of the patient whom the command registers; ``erases`` that somebody's key
+    is deleted.
     """
 
     attempt: Attempt
@@ -33,6 +34,11 @@ class Sealer(NamedTuple):
     keys: Mapping[UUID, bytes]
     new_key: bytes | None
     erases: bool
+
+    def stored(self) -> None:
+        """Take in that the events are stored: of whom they erase this process holds no key."""
+        if self.erases:
+            KEYRING.forget()
 
     def new_events(
         self, stream_id: UUID, events: Sequence[Event], version: int
@@ -56,13 +62,13 @@ def new_event(
     event: Event,
     metadata: bytes,
     people: Sequence[UUID] = (),
-    keys: Mapping[UUID, bytes] | None = None,
+    keys: Mapping[UUID, bytes] = MappingProxyType({}),
 ) -> NewEvent:
-    """Return an event as the store takes it, sealed to the people whom it is about."""
-    wrapped = [keys[person] for person in people] if keys is not None else []
-    if wrapped and NEVER_SEALED not in wrapped:
+    """Return an event as the store takes it, sealed to those whom it is about who have a key."""
+    held = {person: keys[person] for person in people if keys[person] != NEVER_SEALED}
+    if held:
         public, personal = encode_parted(event, public_members(event))
-        data = KEYRING.seal(place, public, personal, people, b"".join(wrapped))
+        data = KEYRING.seal(place, public, personal, tuple(held), b"".join(held.values()))
     else:
         data = encode(event)
     digest = event_digest(*place, metadata, data)
@@ -98,7 +104,7 @@ async def sealer(
             "ERASURE_NOT_ALLOWED",
             "This patient was registered before events were sealed: there is no key to delete.",
         )
-    return Sealer(attempt, seen, keys, new_key, erases=bool(erased))
+    return Sealer(attempt, seen, keys, new_key, bool(erased))
 
 
 def keys_from(histories: Iterable[Sequence[RecordedEvent]]) -> dict[UUID, bytes]:

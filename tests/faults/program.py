@@ -109,14 +109,15 @@ class Program:
             for process in reversed(stopped):
                 process.resume()
 
-    def client(self, **settings: Any) -> httpx.Client:
-        """Return a client of a registration desk."""
+    def client(self, subject: str | None = None, **settings: Any) -> httpx.Client:
+        """Return a client of a registration desk; ``subject`` says whose."""
         token = issue_token(
             signing_key(self.data_dir),
             role="admin",
             token_id=new_id(),
             now=datetime.now(UTC),
             tenant=TENANT,
+            subject=subject,
         )
         headers = {"Authorization": f"Bearer {token}"}
         return httpx.Client(base_url=self.url, headers=headers, **{"timeout": 15.0} | settings)
