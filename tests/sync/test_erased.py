@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from tests.api.given_reports import until
 from tests.erasing import erased
 from tests.merging import merged, parted
 from tests.service import Desk, succeeded
@@ -120,6 +121,8 @@ def test_the_device_is_known_to_have_been_refused(desk: Desk, patient: dict[str,
     push(desk, kin(patient["id"]), client=TABLET)
     analyst = desk.service.desk(desk.tenant, role="admin", scope="report:read")
 
-    rows = succeeded(analyst.get("/v1/reports/sync-health", params={"by": "code"}))["items"]
+    def counted() -> list[int]:
+        rows = succeeded(analyst.get("/v1/reports/sync-health", params={"by": "code"}))["items"]
+        return [row["rejections"] for row in rows if row["code"] == "ERASED"]
 
-    assert [row["rejections"] for row in rows if row["code"] == "ERASED"] == [1]
+    until(lambda: counted() == [1])
