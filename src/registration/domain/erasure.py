@@ -31,7 +31,8 @@ class ErasureResource(Model):
     """A request to erase a patient, at one version.
 
     ``patientIds`` are the records that approval erases: the patient, and what was merged into it.
-    The reason is erased with them; the basis stays.
+    The reason is erased with them; the basis stays. ``shredded`` says that the patient is erased:
+    by this request (then it is ``approved``), or by another one while this one was open.
     """
 
     id: UUID
@@ -74,7 +75,8 @@ class Erasure(Aggregate[ErasureState]):
         reason = getattr(event, "reason", None) or None  # empty: erased
         said = Said.trusted(by=stamp.by, at=stamp.at, reason=reason)
         if isinstance(event, events.ErasureRequested):
-            return ErasureState("requested", event.patient_id, event.patient_ids, event.basis, said)
+            status: ErasureStatus = "requested" if event.reason else "shredded"
+            return ErasureState(status, event.patient_id, event.patient_ids, event.basis, said)
         if state is None:
             raise ValueError(f"an erasure starts with its request, not {event.TOPIC}")
         match event:
@@ -101,10 +103,14 @@ class Erasure(Aggregate[ErasureState]):
         return erasure
 
     def without_reasons(self) -> "Erasure":
-        """Return the request as it is once its patient was erased: nobody knows why any more."""
+        """Return the request as it is once its patient was erased, by whichever request.
+
+        Nobody knows why any more, and nothing waits.
+        """
         left = copy(self)
         if (state := self.state) is not None:
             left.state = state._replace(
+                status="shredded" if state.status == "requested" else state.status,
                 requested=_bare(state.requested),
                 refused=None if state.refused is None else _bare(state.refused),
             )
