@@ -18,7 +18,7 @@ from registration.domain.events import PatientRegistered
 from registration.domain.patient import decide_register
 from registration.eventstore.mapper import decode, encode
 from registration.eventstore.records import AppendRequest, Claim
-from registration.eventstore.sealing import KEYRING, Place
+from registration.eventstore.sealing import KEYRING, NEVER_SEALED, Place
 from registration.sealer import new_event
 
 SYSTEM = "https://registration.example/mrn"
@@ -129,14 +129,14 @@ class Requests:
             stream = uuids.uuid7()
             random_bytes = os.urandom(32)
             place = Place(self.tenant, stream, 1, event.TOPIC)
-            keys = {stream: KEYRING.new(self.tenant, stream)} if self._sealed else None
+            key = KEYRING.new(self.tenant, stream) if self._sealed else NEVER_SEALED
             yield AppendRequest(
                 stream_id=stream,
                 version=1,
                 status=201,
-                events=(new_event(place, event, _METADATA, (stream,), keys),),
+                events=(new_event(place, event, _METADATA, (stream,), {stream: key}),),
                 claims=(Claim(SYSTEM, f"{number:012}", stream, take=True),),
                 key=UUID(bytes=random_bytes[:16]),
                 fingerprint=UUID(bytes=random_bytes[16:]),
-                new_key=keys[stream] if keys else None,
+                new_key=key or None,
             )
