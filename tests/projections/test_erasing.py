@@ -58,6 +58,8 @@ def insist_on_nothing_of(rows: dict[str, list[str]], gone: set[UUID]) -> None:
     """Insist that who was erased has no row; that others parted from them may be said."""
     ours = {table: [row for row in found if TENANT in row] for table, found in rows.items()}
     pairs = [row.split(",")[2:4] for row in ours.pop("matching.dismissal")]
+    # whose record stood above when others were parted is an id, and no more
+    pairs += [row.split(",")[3:5] for row in ours.pop("merges.merge")]
     assert gone.isdisjoint({UUID(each) for pair in pairs for each in pair})
     held = [row for found in ours.values() for row in found]
     assert not [row for row in held if any(str(its_id) in row for its_id in gone)]

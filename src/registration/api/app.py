@@ -23,11 +23,11 @@ from registration import __version__
 from registration.access import AccessLog
 from registration.api import (
     audit,
-    audit_log,
     candidates,
     consents,
     encounters,
     erasures,
+    evidence,
     extensions,
     keys,
     matching,
@@ -137,7 +137,7 @@ def _hot_routes() -> list[Route]:
 _PARTS = (
     *(patients, consents, portraits, extensions, encounters),
     *(matching, candidates, merges, erasures, sync, reports, report_page),
-    *(timeline, audit, audit_log, operations),
+    *(timeline, audit, evidence, operations),
 )
 
 
