@@ -13,7 +13,7 @@ import orjson
 from registration.domain.events import Event, PatientErased
 from registration.domain.personal import said_when_erased
 from registration.eventstore.mapper import UnknownTopicError, decode
-from registration.eventstore.sealing import KEYRING, Place, public_part
+from registration.eventstore.sealing import KEYRING, Place, is_sealed, public_part
 
 
 def key_hash(*parts: bytes | str) -> UUID:
@@ -87,21 +87,23 @@ class RecordedEvent:
         """
         if self.topic == PatientErased.TOPIC:
             KEYRING.forget()
-        text = self._opened
+        text = self._opened()
         return said_when_erased(self.topic, public_part(self.data)) if text is None else text
 
     @property
     def said(self) -> bytes:
         """What it says, as JSON: all of it, or what is left where somebody was erased."""
-        return public_part(self.data) if self._opened is None else self._opened
+        text = self._opened()
+        return public_part(self.data) if text is None else text
 
     @property
     def is_about_the_erased(self) -> bool:
         """Whether somebody whom it is about was erased: the key to what it said is gone."""
-        return self._opened is None
+        return self.key is None and is_sealed(self.data)
 
-    @cached_property
     def _opened(self) -> bytes | None:
+        if not is_sealed(self.data):
+            return self.data
         place = Place(self.tenant, self.stream_id, self.version, self.topic)
         return KEYRING.opened(place, self.data, self.key)
 

@@ -129,7 +129,7 @@ class Keyring:
         Raises :class:`SealBrokenError` where it is not what was written there, and
         :class:`MasterKeyError` where the key is there and this process cannot unwrap it.
         """
-        if data[:1] != _NUL:
+        if not is_sealed(data):
             return data
         if wrapped is None:
             return None
@@ -204,9 +204,14 @@ def parted(text: bytes, public: frozenset[str]) -> tuple[bytes, bytes]:
     return orjson.dumps(shown), orjson.dumps(personal)
 
 
+def is_sealed(data: bytes) -> bool:
+    """Return whether a text is sealed, to whomever."""
+    return data[:1] == _NUL
+
+
 def public_part(data: bytes) -> bytes:
     """Return the public JSON of a text, sealed or not."""
-    if data[:1] != _NUL:
+    if not is_sealed(data):
         return data
     public_at, nonce_at = _cuts(data)
     return data[public_at : nonce_at - 1]
@@ -214,7 +219,7 @@ def public_part(data: bytes) -> bytes:
 
 def subjects_of(data: bytes) -> tuple[UUID, ...]:
     """Return whom a text is sealed to; empty where it is not sealed."""
-    if data[:1] != _NUL or len(data) == 1:
+    if not is_sealed(data) or len(data) == 1:
         return ()
     ends = range(_IDS_AT + 16, min(_IDS_AT + 16 * data[1], len(data)) + 1, 16)
     return tuple(UUID(bytes=data[end - 16 : end]) for end in ends)
