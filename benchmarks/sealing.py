@@ -4,27 +4,33 @@ Two databases take turns of a fraction of a second, so that whatever else the ma
 both alike: in one, each patient has a key and events are sealed; in the other the same program
 stores plain JSON and no keys, through the same SQL functions. Each figure is a ratio of the two.
 
-By the store alone, where a registration stores one row more, its key; and by the gate: the rule,
-idempotency, load, decision and append of a command, which is the least that a service does for one.
+Over HTTP, which is what a command costs whoever sends it; by the gate (rule, idempotency, load,
+decision and append of a command), and by the store alone, where a registration stores one row more,
+its key: the nearer to the bytes, the more of what is done is sealing.
 """
 
 import asyncio
 import statistics
 import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 from unittest.mock import patch
 from uuid import UUID
 
 import orjson
 import uuid_utils.compat as uuids
 
+from benchmarks import workloads
 from benchmarks.bench import Bench
-from benchmarks.results import at_least
+from benchmarks.load import Plan, Workload
+from benchmarks.load import run as load
+from benchmarks.results import Target, at_least
 from benchmarks.sample import MARK, Requests, patients, registrations
+from benchmarks.service import Service, serving
+from benchmarks.unsealed import NoKeys, UnsealedStore
 from registration import sealer
 from registration.command import Command
 from registration.domain.commands import AddNextOfKin, RegisterPatient
@@ -32,77 +38,120 @@ from registration.domain.context import Context
 from registration.domain.contract import Operation
 from registration.domain.events import PatientRegistered
 from registration.eventstore.mapper import decode
-from registration.eventstore.records import AppendRequest, Stored, Verdict
-from registration.eventstore.sealing import KEYRING, NEVER_SEALED, Keyring, Place
+from registration.eventstore.records import AppendRequest, Stored
+from registration.eventstore.sealing import KEYRING, Place
 from registration.eventstore.store import EventStore, LoadRequest
 from registration.gate import Gate
+from registration.memory import collect_seldom
 
 _TENANT = "default"
 _AT_ONCE = 32
 _TURN = 0.15
 _TURNS = 40
+_LONG_TURNS = 10
 _COST = 0.10
 """The most that sealing may take of the appends a second."""
 _KIN = {"name": "Obi Okoro", "relationship": "brother"}
+
+Work = TypeVar("Work", bound=Workload)
 
 Step = Callable[[], Awaitable[int]]
 """Does a piece of work, and returns how many of what is counted that was."""
 
 
 def run(bench: Bench) -> None:
-    """Measure the store, the gate, and reading."""
+    """Measure the service, the gate, the store, and reading."""
     bench.say("sealing")
+    _requests(bench)
     asyncio.run(_measure(bench))
+
+
+def _requests(bench: Bench) -> None:
+    """Let two services take turns, each with its read models and a PostgreSQL of its own."""
+    folder = bench.data_dir.parent
+    with (
+        serving(folder / "sealed") as sealed,
+        serving(folder / "unsealed", program="benchmarks.unsealed") as plain,
+    ):
+        services = (sealed, plain)
+        made = _taking_turns(
+            bench,
+            "registrations",
+            [(each, workloads.Register(each.token, "reg")) for each in services],
+        )
+        _taking_turns(
+            bench,
+            "next of kin added",
+            [
+                (each, workloads.AddNextOfKin(each.token, "kin", workload.made))
+                for each, workload in zip(services, made, strict=True)
+            ],
+        )
+
+
+def _taking_turns(bench: Bench, name: str, loads: Sequence[tuple[Service, Work]]) -> Sequence[Work]:
+    """Measure both services under their loads; returns these, with what they noted."""
+    seconds = bench.scaled(3, 1)
+    sent = [workload for _, workload in loads]
+    rates: list[tuple[float, float]] = []
+    for turn in range(bench.scaled(_LONG_TURNS, 2)):
+        found = {}
+        for this in (0, 1) if turn % 2 else (1, 0):
+            its = loads[this][0]
+            report = load(
+                Plan(its.host, its.port, sent[this], _AT_ONCE, seconds, warm_up=seconds / 3)
+            )
+            sent[this], found[this] = report.workload, report.rate
+        rates.append((found[0], found[1]))
+    _add(bench, f"{name} over HTTP, {_AT_ONCE} at once", rates, at_least(1 - _COST))
+    return sent
+
+
+def _add(
+    bench: Bench, name: str, pairs: Sequence[tuple[float, float]], target: Target | None = None
+) -> None:
+    """Add the ratio of the rates with sealing and without, in the middle one of many turns.
+
+    Each turn of one is compared with that of the other beside it: the machine was the same then.
+    """
+    ratio = statistics.median(one / other for one, other in pairs)
+    one, other = (statistics.median(each) for each in zip(*pairs, strict=True))
+    bench.add(
+        "sealing",
+        f"{name}: rate sealed over rate plain",
+        ratio,
+        "",
+        target,
+        note=f"{one:,.0f}/s over {other:,.0f}/s",
+    )
 
 
 async def _measure(bench: Bench) -> None:
     async with AsyncExitStack() as stack:
         stores = []
-        for kind in (EventStore, _Plain):
+        for kind in (EventStore, UnsealedStore):
             store = kind(stack.enter_context(bench.database()), ttl=timedelta(hours=24))
             await store.open()
             stack.push_async_callback(store.close)
             stores.append(store)
         bench.settle()
+        collect_seldom()
         sealed, plain = stores
         await _appends(bench, sealed, plain)
         await _commands(bench, sealed, plain)
         await _reads(bench, sealed, plain)
 
 
-class _NoKeys(Keyring):
-    """Gives new patients no key, as before events were sealed."""
-
-    def new(self, tenant: str, subject: UUID) -> bytes:
-        return NEVER_SEALED
-
-
-class _Plain(EventStore):
-    """A store in which nobody has a key: the gate takes all patients for ones of before."""
-
-    async def append(self, tenant: str, request: AppendRequest) -> Verdict:
-        return await super().append(tenant, request._replace(new_key=None))
-
-    async def keys(self, tenant: str, subjects: Collection[UUID]) -> dict[UUID, bytes]:
-        return dict.fromkeys(subjects, NEVER_SEALED)
-
-
 async def _appends(bench: Bench, sealed: EventStore, plain: EventStore) -> None:
     bodies = registrations(500)
     with_keys, without = _Registrations(bodies), _Registrations(bodies)
     for size in (1, 10, 100):
-        ratio, rates = await _side_by_side(
+        rates = await _side_by_side(
             bench,
             lambda size=size: with_keys.append(sealed, size, keys=True),
             lambda size=size: without.append(plain, size, keys=False),
         )
-        bench.add(
-            "sealing",
-            f"registrations encoded and appended, {size} at once: rate sealed over rate plain",
-            ratio,
-            "",
-            note=rates,
-        )
+        _add(bench, f"registrations encoded and appended, {size} at once", rates)
 
 
 class _Registrations:
@@ -137,15 +186,7 @@ async def _commands(bench: Bench, sealed: EventStore, plain: EventStore) -> None
         ("registrations", [desk.register for desk in desks]),
         ("next of kin added", [desk.add_next_of_kin for desk in desks]),
     ):
-        ratio, rates = await _side_by_side(bench, *steps)
-        bench.add(
-            "sealing",
-            f"{name} by the gate, {_AT_ONCE} at once: rate sealed over rate plain",
-            ratio,
-            "",
-            at_least(1 - _COST),
-            note=rates,
-        )
+        _add(bench, f"{name} by the gate, {_AT_ONCE} at once", await _side_by_side(bench, *steps))
 
 
 class _Desk:
@@ -154,7 +195,7 @@ class _Desk:
     def __init__(self, store: EventStore, bodies: Sequence[dict[str, Any]], name: str) -> None:
         self._gate = Gate(store)
         self._name = name
-        self._keyring = _NoKeys() if isinstance(store, _Plain) else KEYRING
+        self._keyring = NoKeys() if isinstance(store, UnsealedStore) else KEYRING
         self._bodies = [orjson.dumps(body).decode() for body in bodies]
         self._sent = 0
         self.known: list[UUID] = []
@@ -201,14 +242,8 @@ async def _reads(bench: Bench, sealed: EventStore, plain: EventStore) -> None:
         partial(_read, store, streams)
         for store, streams in zip((sealed, plain), found, strict=True)
     ]
-    ratio, rates = await _side_by_side(bench, *steps)
-    bench.add(
-        "sealing",
-        f"histories of {events} events loaded and decoded: rate sealed over rate plain",
-        ratio,
-        "",
-        note=rates,
-    )
+    rates = await _side_by_side(bench, *steps)
+    _add(bench, f"histories of {events} events loaded and decoded", rates)
 
 
 async def _histories(store: EventStore, events: int) -> list[UUID]:
@@ -224,20 +259,14 @@ async def _read(store: EventStore, streams: Sequence[UUID]) -> int:
     return len([[record.event for record in each.events] for each in loaded])
 
 
-async def _side_by_side(bench: Bench, sealed: Step, plain: Step) -> tuple[float, str]:
-    """Return the rate of one step over that of the other, and both rates: the middle of many turns.
-
-    Each turn of one is compared with that of the other beside it: the machine was the same then.
-    """
+async def _side_by_side(bench: Bench, sealed: Step, plain: Step) -> list[tuple[float, float]]:
+    """Return the rates of both steps, turn by turn."""
     rates = []
     for turn in range(bench.scaled(_TURNS, 2)):
         steps = (sealed, plain) if turn % 2 else (plain, sealed)
         measured = {step: await _rate(step, _TURN) for step in steps}
         rates.append((measured[sealed], measured[plain]))
-    pairs = rates[2:] or rates
-    ratio = statistics.median(one / other for one, other in pairs)
-    one, other = (statistics.median(each) for each in zip(*pairs, strict=True))
-    return ratio, f"{one:,.0f}/s over {other:,.0f}/s"
+    return rates[2:] or rates
 
 
 async def _rate(step: Step, seconds: float) -> float:

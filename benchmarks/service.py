@@ -31,9 +31,12 @@ class Service:
         return float(psutil.Process(self.pid).memory_info().rss) / 2**20
 
 
-def command(*arguments: str) -> list[str]:
+PROGRAM = "registration"
+
+
+def command(*arguments: str, program: str = PROGRAM) -> list[str]:
     """Return the command line of the program."""
-    return [sys.executable, "-m", "registration", *arguments]
+    return [sys.executable, "-m", program, *arguments]
 
 
 def environment(**settings: str) -> dict[str, str]:
@@ -43,13 +46,18 @@ def environment(**settings: str) -> dict[str, str]:
 
 
 @contextmanager
-def serving(data_dir: Path, tenant: str = "default", **settings: str) -> Iterator[Service]:
-    """Run the service on a free port for the length of the block, with one worker."""
+def serving(
+    data_dir: Path, tenant: str = "default", *, program: str = PROGRAM, **settings: str
+) -> Iterator[Service]:
+    """Run the service on a free port for the length of the block, with one worker.
+
+    ``program``: the module that is run; another one than the service's own is a variant of it.
+    """
     log = data_dir.parent / f"service-{time.monotonic_ns()}.log"
     env = environment(**settings)
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command("serve", "--port", "0", "--data-dir", str(data_dir)),
+            command("serve", "--port=0", f"--data-dir={data_dir}", program=program),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

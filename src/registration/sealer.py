@@ -111,12 +111,11 @@ def keys_from(histories: Iterable[Sequence[RecordedEvent]]) -> dict[UUID, bytes]
     """Return the keys of those whom records are about, which come with the first event of each."""
     found: dict[UUID, bytes] = {}
     for history in histories:
-        if history and history[0].key:
-            key = history[0].key
-            cuts = range(0, len(key), WRAPPED_SIZE)
-            found |= zip(
-                subjects_of(history[0].data),
-                (key[at : at + WRAPPED_SIZE] for at in cuts),
-                strict=True,
-            )
+        if history and (keys := history[0].key):
+            people = subjects_of(history[0].data)
+            if len(people) == 1:  # as nearly all are
+                found[people[0]] = keys
+                continue
+            cuts = range(0, len(keys), WRAPPED_SIZE)
+            found |= zip(people, (keys[at : at + WRAPPED_SIZE] for at in cuts), strict=True)
     return found

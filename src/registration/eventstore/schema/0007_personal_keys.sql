@@ -44,15 +44,19 @@ AS $$
 $$;
 
 -- Returns the wrapped keys to a text, one after the other; null where one is gone, or none needed.
+-- Each is a subquery, whose only plan is a lookup by the full key. A join is planned as a scan of
+-- the tenant's keys while the table is empty, and that plan outlives its first thousands of rows.
 CREATE FUNCTION key_to(p_tenant text, data bytea) RETURNS bytea
 LANGUAGE sql STABLE PARALLEL SAFE
 SET enable_seqscan = off
 AS $$
-    SELECT CASE WHEN sealed_to(data, 2) IS NULL THEN one.wrapped
-                ELSE one.wrapped || other.wrapped END
-      FROM (SELECT) AS nothing
-      LEFT JOIN personal_key one ON one.tenant = p_tenant AND one.id = sealed_to(data, 1)
-      LEFT JOIN personal_key other ON other.tenant = p_tenant AND other.id = sealed_to(data, 2)
+    SELECT CASE WHEN sealed_to(data, 2) IS NULL
+                THEN (SELECT k.wrapped FROM personal_key k
+                       WHERE k.tenant = p_tenant AND k.id = sealed_to(data, 1))
+                ELSE (SELECT k.wrapped FROM personal_key k
+                       WHERE k.tenant = p_tenant AND k.id = sealed_to(data, 1))
+                  || (SELECT k.wrapped FROM personal_key k
+                       WHERE k.tenant = p_tenant AND k.id = sealed_to(data, 2)) END
 $$;
 
 -- The log, each event with what it takes to open it: read in one query, so that nobody opens an
@@ -60,11 +64,14 @@ $$;
 CREATE VIEW readable_event WITH (security_invoker = true) AS
 SELECT e.tenant, e.position, e.stream_id, e.version, e.topic, e.data, e.metadata, e.recorded_at,
        e.hash,
-       CASE WHEN sealed_to(e.data, 2) IS NULL THEN one.wrapped
-            ELSE one.wrapped || other.wrapped END AS key
-  FROM event e
-  LEFT JOIN personal_key one ON one.tenant = e.tenant AND one.id = sealed_to(e.data, 1)
-  LEFT JOIN personal_key other ON other.tenant = e.tenant AND other.id = sealed_to(e.data, 2);
+       CASE WHEN sealed_to(e.data, 2) IS NULL
+            THEN (SELECT k.wrapped FROM personal_key k
+                   WHERE k.tenant = e.tenant AND k.id = sealed_to(e.data, 1))
+            ELSE (SELECT k.wrapped FROM personal_key k
+                   WHERE k.tenant = e.tenant AND k.id = sealed_to(e.data, 1))
+              || (SELECT k.wrapped FROM personal_key k
+                   WHERE k.tenant = e.tenant AND k.id = sealed_to(e.data, 2)) END AS key
+  FROM event e;
 
 DROP FUNCTION append(
     text, timestamptz, interval,
@@ -120,9 +127,11 @@ DECLARE
     first_event int;
     first_claim int;
     accepted boolean;
-    -- whom each event is about, and who was erased by an earlier event of this call
+    -- whom each event is about, whether a key of theirs is gone, and who was erased by an earlier
+    -- event of this call
     e_one uuid[];
     e_other uuid[];
+    e_keyless boolean[];
     erased uuid[] := '{}';
     any_key boolean := false;
     -- what goes into the tables
@@ -143,8 +152,17 @@ BEGIN
           FROM log_head h WHERE h.tenant = p_tenant FOR UPDATE;
     END IF;
     now_at := coalesce(p_now, clock_timestamp());
-    SELECT array_agg(sealed_to(n.data, 1) ORDER BY n.e), array_agg(sealed_to(n.data, 2) ORDER BY n.e)
-      INTO e_one, e_other FROM unnest(e_data) WITH ORDINALITY AS n (data, e);
+    -- all at once, and good until the end: only who holds the head of the log adds or deletes keys
+    SELECT array_agg(n.one ORDER BY n.e), array_agg(n.other ORDER BY n.e),
+           array_agg(
+               n.one IS NOT NULL AND (SELECT k.id FROM personal_key k
+                                       WHERE k.tenant = p_tenant AND k.id = n.one) IS NULL
+               OR n.other IS NOT NULL AND (SELECT k.id FROM personal_key k
+                                            WHERE k.tenant = p_tenant AND k.id = n.other) IS NULL
+               ORDER BY n.e)
+      INTO e_one, e_other, e_keyless
+      FROM (SELECT e, sealed_to(data, 1), sealed_to(data, 2)
+              FROM unnest(e_data) WITH ORDINALITY AS d (data, e)) AS n (e, one, other);
 
     FOR i IN 1 .. cardinality(r_stream) LOOP
         first_event := next_event;
@@ -220,13 +238,8 @@ BEGIN
 
         IF accepted THEN
             FOR e IN first_event .. next_event - 1 LOOP
-                CONTINUE WHEN e_one[e] IS NULL
-                    OR (e_one[e] = r_stream[i] AND n_key[i] IS NOT NULL);
-                IF e_one[e] = ANY(erased) OR e_other[e] = ANY(erased)
-                   OR NOT EXISTS (
-                       SELECT FROM personal_key k WHERE k.tenant = p_tenant AND k.id = e_one[e])
-                   OR e_other[e] IS NOT NULL AND NOT EXISTS (
-                       SELECT FROM personal_key k WHERE k.tenant = p_tenant AND k.id = e_other[e])
+                CONTINUE WHEN n_key[i] IS NOT NULL AND e_one[e] = r_stream[i];
+                IF e_keyless[e] OR e_one[e] = ANY(erased) OR e_other[e] = ANY(erased)
                 THEN
                     accepted := false;
                     verdict := 'version_conflict';
