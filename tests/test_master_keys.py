@@ -13,7 +13,7 @@ from tests.conftest import MASTER_KEY
 from tests.service import Service, as_service, running
 
 from registration.eventstore.sealing import Keyring, MasterKeyError, master_of
-from registration.master_keys import FILE, _master_key, unlock
+from registration.master_keys import FILE, _master_key, rewrap, secret_of, unlock
 from registration.settings import Settings
 
 ANOTHER = b64encode(b"another key, of thirty-two bytes").decode()
@@ -97,13 +97,37 @@ def test_the_key_of_the_data_folder_is_made_once_and_is_nobody_elses(
 ) -> None:
     monkeypatch.delenv("REGISTRATION_MASTER_KEY")
     settings = Settings(data_dir=tmp_path)
-    made = _master_key(settings)
-    assert _master_key(settings) == made == master_of((tmp_path / FILE).read_text())
+    made = _master_key(settings, is_new=True)
+    assert _master_key(settings, is_new=False) == made == master_of((tmp_path / FILE).read_text())
     assert (tmp_path / FILE).stat().st_mode & 0o077 == 0
     (tmp_path / FILE).write_text("spoilt")
     with pytest.raises(MasterKeyError, match="cannot use the master key in") as caught:
-        _master_key(settings)
+        _master_key(settings, is_new=False)
     assert "spoilt" not in str(caught.value)
+
+
+def test_a_lost_key_of_the_data_folder_is_missed_and_not_replaced(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("REGISTRATION_MASTER_KEY")
+    settings = Settings(data_dir=tmp_path)
+    unlock(settings, database_url)
+    (tmp_path / FILE).unlink()
+    with pytest.raises(MasterKeyError, match=f"put {tmp_path / FILE} back"):
+        unlock(settings, database_url)
+    assert not (tmp_path / FILE).exists()
+
+
+def test_a_tenant_has_one_secret_and_keeps_it_through_a_change_of_the_master_key(
+    database_url: str,
+) -> None:
+    unlock(Settings(master_key=MASTER_KEY), database_url)
+    secret = secret_of(database_url, "a")
+    assert (len(secret), secret_of(database_url, "a")) == (32, secret)
+    assert secret_of(database_url, "b") != secret
+    unlock(Settings(master_key=ANOTHER, former_master_keys=[MASTER_KEY]), database_url)
+    assert rewrap(database_url) == 2
+    assert secret_of(database_url, "a") == secret
 
 
 def test_nothing_tells_it(database_url: str, tmp_path: Path) -> None:

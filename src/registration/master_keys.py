@@ -15,6 +15,8 @@ from registration.key_files import write_once
 from registration.settings import Settings
 
 FILE = "master-key"
+NOBODY = UUID(int=0)
+"""Under this id stands the secret of a tenant."""
 _BATCH = 1000
 
 _KNOWN = "SELECT id FROM master_key"
@@ -25,6 +27,8 @@ SELECT tenant, id, wrapped FROM personal_key
  WHERE (tenant, id) > (%s, %s) AND substring(wrapped FROM 1 FOR 4) <> %s AND wrapped <> ''
  ORDER BY tenant, id LIMIT %s FOR UPDATE
 """
+_NEW_SECRET = "INSERT INTO personal_key VALUES (%s, %s, %s) ON CONFLICT DO NOTHING"
+_SECRET = "SELECT wrapped FROM personal_key WHERE tenant = %s AND id = %s"
 _REWRAP = "UPDATE personal_key SET wrapped = %s WHERE tenant = %s AND id = %s"
 # Not those that somebody still writes with who was not told of the new one.
 _FORGET = """
@@ -38,9 +42,10 @@ def unlock(settings: Settings, url: str) -> None:
 
     Raises :class:`MasterKeyError` without the master keys of the database, and ``psycopg.Error``.
     """
-    KEYRING.use(_master_key(settings), [master_of(text) for text in settings.former_master_keys])
     with _connected(url) as connection:
         known = {row[0] for row in connection.execute(_KNOWN).fetchall()}
+        key = _master_key(settings, is_new=not known)
+        KEYRING.use(key, [master_of(text) for text in settings.former_master_keys])
         if missing := known - KEYRING.names:
             raise MasterKeyError(
                 "the database was sealed with another master key "
@@ -82,16 +87,39 @@ def _rewrapped(
     return [(tenant, its_id) for tenant, its_id, _ in rows]
 
 
-def _master_key(settings: Settings) -> bytes:
-    """Return the key of the settings, or that of the data folder; made with the embedded server."""
+def secret_of(url: str, tenant: str) -> bytes:
+    """Return 32 random bytes that are the tenant's for good; wrapped, as people's keys are.
+
+    It stands among these as the key of nobody: what follows from it cannot be guessed from a copy
+    of the database.
+    """
+    with _connected(url) as connection:
+        connection.execute(_NEW_SECRET, (tenant, NOBODY, KEYRING.new(tenant, NOBODY)))
+        row = connection.execute(_SECRET, (tenant, NOBODY), binary=True).fetchone()
+    if row is None:
+        raise MasterKeyError(f"the secret of the tenant {tenant} is gone")
+    return KEYRING.unwrapped(tenant, NOBODY, row[0])
+
+
+def _master_key(settings: Settings, *, is_new: bool) -> bytes:
+    """Return the key of the settings, or that of the data folder.
+
+    It is made with the embedded server. Nothing was sealed there before (``is_new``): a key that
+    is missed must not be put in the place of the one that somebody has a copy of.
+    """
     if settings.master_key is not None:
         return master_of(settings.master_key)
     path = settings.data_dir / FILE
     try:
-        if settings.database_url is None and not path.exists():
+        if settings.database_url is None and is_new and not path.exists():
             write_once(path, b64encode(os.urandom(KEY_SIZE)) + b"\n")
         return _key_in(path)
     except FileNotFoundError:
+        if settings.database_url is None:
+            raise MasterKeyError(
+                f"the master key of this database is missing: put {path} back, or give the key as "
+                "REGISTRATION_MASTER_KEY. Nobody can read what is stored without it"
+            ) from None
         raise MasterKeyError(
             "an external database needs REGISTRATION_MASTER_KEY: 32 random bytes in base64, as "
             "`openssl rand -base64 32` prints. Keep it: nobody can read what is stored without it"

@@ -16,8 +16,12 @@ from psycopg_pool import AsyncConnectionPool
 ORPHAN_AGE = timedelta(minutes=10)
 """How old a row must be to be called an orphan: no request waits that long for its event."""
 
+# With the patient's key held: an erasure deletes it first and the pictures then, so that none comes
+# in between.
 _PUT = """
-INSERT INTO registration.portrait_image (tenant, id, patient_id, bytes) VALUES (%s, %s, %s, %s)
+INSERT INTO registration.portrait_image (tenant, id, patient_id, bytes)
+SELECT k.tenant, %s, k.id, %s FROM registration.personal_key k
+ WHERE k.tenant = %s AND k.id = %s FOR KEY SHARE
 """
 _GET = "SELECT bytes FROM registration.portrait_image WHERE tenant = %s AND id = %s"
 _DELETE = "DELETE FROM registration.portrait_image WHERE tenant = %s AND id = ANY(%s)"
@@ -44,9 +48,9 @@ class Portraits:
         self._pool = pool
 
     async def put(self, tenant: str, portrait_id: UUID, patient_id: UUID, data: bytes) -> None:
-        """Keep the bytes, durably."""
+        """Keep the bytes, durably; not of somebody who has been erased."""
         async with self._pool.connection() as connection:
-            await connection.execute(_PUT, (tenant, portrait_id, patient_id, data), binary=True)
+            await connection.execute(_PUT, (portrait_id, data, tenant, patient_id), binary=True)
 
     async def get(self, tenant: str, portrait_id: UUID) -> bytes | None:
         """Return the bytes; ``None`` where they were removed a moment ago."""

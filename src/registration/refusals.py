@@ -1,6 +1,7 @@
 """How the gate refuses: which refusals it remembers, and what of them a caller may see."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
@@ -10,7 +11,13 @@ from registration.command import Attempt, Refusal, fingerprint_of
 from registration.domain.errors import DomainError
 from registration.domain.patient_resource import Patient
 from registration.eventstore.records import Outcome
-from registration.eventstore.sealing import KEYRING, NEVER_SEALED, Place, public_part
+from registration.eventstore.sealing import (
+    KEYRING,
+    MOST_SUBJECTS,
+    NEVER_SEALED,
+    Place,
+    public_part,
+)
 
 REMEMBERED = frozenset(
     {
@@ -75,12 +82,13 @@ def stored_refusal(outcome: Outcome, attempt: Attempt) -> Refusal:
 def sealed_refusal(error: DomainError, attempt: Attempt, keys: Mapping[UUID, bytes]) -> bytes:
     """Return a refusal as it is stored: what it says of people is sealed to them.
 
-    ``keys`` are those of the people of :func:`people_in`; without one of them that is left out.
+    ``keys`` are those of the people of :func:`people_in`; without one of them that is left out, and
+    where they are more than a text can be sealed to.
     """
     told = {"code": error.code, "detail": error.detail}
     text = orjson.dumps({**told, "extra": error.extra})
     wrapped = {person: keys.get(person) for person in people_in(error, attempt)}
-    if None in wrapped.values():
+    if None in wrapped.values() or len(wrapped) > MOST_SUBJECTS:
         return orjson.dumps({**told, "extra": {}})
     held = {person: key for person, key in wrapped.items() if key and key != NEVER_SEALED}
     if not held:
@@ -91,18 +99,32 @@ def sealed_refusal(error: DomainError, attempt: Attempt, keys: Mapping[UUID, byt
 
 
 def people_in(error: DomainError, attempt: Attempt) -> tuple[UUID, ...]:
-    """Return whom a refusal tells something of; empty where it tells ids alone, or nothing."""
-    extra = error.extra
-    if error.code in _OF_IDS_ALONE or not extra:
+    """Return whom a refusal tells something of; empty where it tells ids alone, or nothing.
+
+    All that it names: a merge names two records, and the surviving one shows what it absorbed.
+    """
+    if error.code in _OF_IDS_ALONE or not error.extra:
         return ()
-    if error.code == "PATIENT_MERGED":
-        return UUID(extra["patientId"]), UUID(extra["survivorId"])
-    if "patients" in extra:  # both records of a merge
-        return tuple(UUID(each["patientId"]) for each in extra["patients"])
-    if attempt.handler.aggregate is Patient:
-        return (attempt.aggregate_id,)
-    patient_id = extra.get("current", {}).get("patientId")
-    return () if patient_id is None else (UUID(patient_id),)
+    own = [attempt.aggregate_id] if attempt.handler.aggregate is Patient else []
+    return tuple(dict.fromkeys([*own, *_named_in(error.extra)]))
+
+
+_NAMES_PEOPLE = frozenset(
+    {"patientId", "currentPatientId", "patientIds", "survivorId", "retiredId", "mergedFrom"}
+)
+
+
+def _named_in(told: Any, member: str = "") -> Iterator[UUID]:
+    """Yield the patients that a JSON value names; of extensions, whose members mean anything, too."""
+    if isinstance(told, Mapping):
+        for name, each in told.items():
+            yield from _named_in(each, name)
+    elif isinstance(told, list | tuple):
+        for each in told:
+            yield from _named_in(each, member)
+    elif member in _NAMES_PEOPLE:
+        with suppress(ValueError):  # then it is no id
+            yield UUID(str(told))
 
 
 _OF_IDS_ALONE = frozenset({"IDENTIFIER_CONFLICT", "ERASED", "ERASURE_NOT_ALLOWED"})

@@ -177,9 +177,30 @@ def _decided(scene: Scene) -> None:
     index, person = scene.index, scene.person
     merge = index.merged(index.now(person), index.now(scene.neighbour), **REASON)
     succeeded(index.other_clerk.post(f"{at(merge)}/unmerge", REASON))
+    _shown_by_the_neighbour(scene)
+    _stale_decisions(scene, merge)
     asked = index.proposed(index.now(person), index.now(scene.neighbour), **REASON)
     succeeded(index.other_clerk.post(f"{at(asked)}/rejection", REASON))
     index.merged(index.now(person), index.now(scene.other_record), **REASON)
+
+
+def _shown_by_the_neighbour(scene: Scene) -> None:
+    """While she was taken for the neighbour, a refusal about him showed her identifiers."""
+    index = scene.index
+    merge = index.merged(index.now(scene.neighbour), index.now(scene.person), **REASON)
+    headers = {"If_Match": '"1"', "Idempotency_Key": "of-the-neighbour"}
+    path = f"{place(scene.neighbour)}/demographics"
+    assert CANARY in scene.desk.patch(path, {"maritalStatus": "M"}, **headers).text
+    succeeded(index.other_clerk.post(f"{at(merge)}/unmerge", REASON))
+
+
+def _stale_decisions(scene: Scene, merge: Record) -> None:
+    """Decisions that were stale show what was decided, and why."""
+    clerk = scene.index.other_clerk
+    for step, said in (("approval", {}), ("rejection", REASON), ("unmerge", REASON)):
+        headers = {"If_Match": '"9"', "Idempotency_Key": f"stale-{step}"}
+        stale = clerk.post(f"{at(merge)}/{step}", said, **headers)
+        assert problem(stale, 412, "OPTIMISTIC_LOCK_CONFLICT")["current"]["proposed"] is not None
 
 
 def _refused(scene: Scene) -> None:
@@ -260,6 +281,13 @@ class TestOnceErased:
             headers = {"If_Match": '"1"', "Idempotency_Key": key}
             again = scene.desk.patch(f"{place(where)}/demographics", STALE_EDIT, **headers)
             assert problem(again, 410, "ERASED") == {}
+
+    def test_what_the_neighbour_was_refused_with_shows_nothing_of_her(self, scene: Scene) -> None:
+        headers = {"If_Match": '"1"', "Idempotency_Key": "of-the-neighbour"}
+        path = f"{place(scene.neighbour)}/demographics"
+        again = scene.desk.patch(path, {"maritalStatus": "M"}, **headers)
+        assert problem(again, 412, "OPTIMISTIC_LOCK_CONFLICT") == {}
+        assert again.headers["Idempotency-Replayed"] == "true"
 
     def test_nobody_else_lost_anything(self, scene: Scene) -> None:
         neighbour = succeeded(scene.desk.get(place(scene.neighbour)))

@@ -169,7 +169,19 @@ def test_nothing_is_said_of_them_after_they_were_erased(
     assert (later, left) == ([], (0,))
 
 
-def test_the_pictures_that_came_too_late_are_swept(
+def test_no_picture_comes_in_between(
+    alone: Service, races: list[tuple[Race, set[tuple[int, str]]]]
+) -> None:
+    erased = [race.patient["id"] for race, _ in races]
+    with psycopg.connect(alone.database_url) as connection:
+        found = connection.execute(
+            "SELECT count(*) FROM registration.portrait_image WHERE patient_id = ANY(%s::uuid[])",
+            (erased,),
+        )
+        assert found.fetchone() == (0,)
+
+
+def test_pictures_that_were_left_behind_are_swept(
     alone: Service, races: list[tuple[Race, set[tuple[int, str]]]]
 ) -> None:
     erased = [race.patient["id"] for race, _ in races]

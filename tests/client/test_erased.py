@@ -11,6 +11,7 @@ from tests.client.given import (
     ARRIVED,
     CHIDI,
     GRANTED,
+    Index,
     Site,
     lost_answer,
     lost_request,
@@ -20,6 +21,7 @@ from tests.client.given import (
     told,
 )
 from tests.erasing import erased
+from tests.service import succeeded
 
 from registration.client import Client, ReviewError
 
@@ -138,6 +140,33 @@ def test_what_waited_in_the_review_is_forgotten_too(
     device.pull(erase(site, patient))
 
     assert (only(device.review()).kind, only(device.review()).code) == ("rejected", "ERASED")
+    device.close()
+    assert CANARY.lower() not in words(site.folder / "desk-1.db").lower()
+
+
+def test_what_a_refusal_about_another_record_showed_of_them_is_forgotten(
+    device: Client, site: Site, patient: UUID
+) -> None:
+    """While two records were merged, a conflict about one showed the identifiers of the other."""
+    desk = site.desk()
+    card = A_CARD | {"value": f"{CANARY}-7"}
+    succeeded(desk.post(f"/v1/patients/{patient}/identifiers", card, If_Match='"1"'))
+    other = pulled(device, site)
+    device.update_demographics(other, {"maritalStatus": "M"})
+    said = {"maritalStatus": "S"}
+    succeeded(desk.patch(f"/v1/patients/{other}/demographics", said, If_Match='"1"'))
+    merge = Index(site).merge(other, patient)
+    device.push()
+    assert CANARY in str(only(device.review()).problem)
+    Index(site).unmerge(merge)
+
+    device.pull(erase(site, patient))
+
+    item = only(device.review())
+    assert (item.kind, item.code) == ("conflict", "OPTIMISTIC_LOCK_CONFLICT")
+    assert [(each.path, each.mine, each.theirs) for each in item.fields] == [
+        ("/maritalStatus", "M", "S")
+    ]
     device.close()
     assert CANARY.lower() not in words(site.folder / "desk-1.db").lower()
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
 
 import orjson
 import psycopg
@@ -96,6 +97,22 @@ def test_a_dirty_file_goes_in_but_for_the_bad_lines(desk: Desk) -> None:
     assert desk.events == 290
     facilities = {said["facility"] for said in desk.stored()}
     assert facilities == {"north", "south"}
+
+
+def test_whoever_has_an_id_cannot_find_out_whose_it_is(desk: Desk) -> None:
+    """Each tenant makes other ids of the same record, and by a secret: not by what is known."""
+    for tenant in ("clinic-a", "clinic-b"):
+        assert desk(lines(ADA), "--tenant", tenant)[0] == 0
+    ids = {row[0] for row in desk.rows("SELECT stream_id FROM event")}
+    assert len(ids) == 2
+    known = [
+        uuid5(NAMESPACE_URL, "https://hl7.org/fhir/R4/patient.html"),
+        NAMESPACE_URL,
+        UUID(int=0),
+    ]
+    records = [["id", "ada"], ["", "id", "ada"], ["clinic-a", "", "id", "ada"]]
+    guesses = {uuid5(each, orjson.dumps(record).decode()) for each in known for record in records}
+    assert not ids & guesses
 
 
 def test_after_the_time_to_live_nothing_is_added_either(desk: Desk) -> None:
@@ -537,7 +554,7 @@ def _broken(value: Any, junk: object) -> Iterator[Any]:
 
 @pytest.mark.parametrize("junk", [None, True, 10**30, "", "x", [], [[]], ["x"], {}, {"x": []}])
 def test_a_resource_that_is_built_otherwise_is_mapped_or_refused(junk: object) -> None:
-    origin = import_.Origin("t", "", "import", None, {})
+    origin = import_.Origin("t", "", uuid4(), "import", None, {})
     codes = set()
     for resource in _broken(FULL, junk):
         try:

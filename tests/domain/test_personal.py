@@ -27,18 +27,15 @@ STREAM = UUID(int=77)
 ABOUT_PEOPLE = sorted(PUBLIC, key=lambda event: event.TOPIC)
 
 CODES = {
-    ("mpi.candidate-dismissed", "evidence"),
     ("erasure.requested", "basis"),
     ("patient.consent-granted", "flag"),
     ("patient.consent-refused", "flag"),
     ("patient.consent-withdrawn", "flag"),
-    ("patient.extension-set", "schema"),
-    ("patient.extension-removed", "schema"),
     ("patient.portrait-set", "mediaType"),
     ("encounter.opened", "class"),
 }
-"""Public members that are text, and yet no free text: each holds a name out of a known list, a code
-or a hash of versions."""
+"""Public members that are text, and yet no free text: each holds a name out of a known list or
+a code."""
 
 
 def members(event: type[Event]) -> dict[str, Any]:

@@ -184,7 +184,9 @@ class Outbox:
     def erase(self, ids: Sequence[str], problem: Mapping[str, Any]) -> None:
         """Forget what everybody's mutations of records that were erased said.
 
-        With a patient go the encounters that were opened here. What is not settled is refused.
+        With a patient go the encounters that were opened here. What is not settled is refused. What
+        a refusal about another record showed is forgotten where it shows them: a merged record's
+        identifiers are among those of the surviving one.
         """
         marks = ", ".join("?" * len(ids))
         opened = self._store.all(
@@ -195,6 +197,9 @@ class Outbox:
         marks = ", ".join("?" * len(ids))
         for mutation in list(self._where(f"aggregate_id IN ({marks})", *ids)):
             self._update(mutation, **_erased(mutation, problem))
+        for its_id in ids:
+            for mutation in list(self._where("problem LIKE '%' || ? || '%'", its_id)):
+                self._update(mutation, problem=orjson.dumps(_less(mutation.problem)).decode())
 
     def rename(self, mutation: Mutation, its_id: UUID) -> None:
         """Give a mutation that the service does not have another id, wherever it is named."""
@@ -225,6 +230,14 @@ class Outbox:
     def _where(self, condition: str, *values: Any, order: str = "number") -> Iterator[Mutation]:
         query = f"SELECT {COLUMNS} FROM mutation WHERE {condition} ORDER BY {order}"  # noqa: S608
         return map(from_row, self._store.all(query, values))
+
+
+_SHOWN = frozenset({"current", "currentVersion", "fields", "changes", "patients"})
+
+
+def _less(problem: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return a refusal without what it showed of records: the review compares with what is here."""
+    return {name: told for name, told in (problem or {}).items() if name not in _SHOWN}
 
 
 def _erased(mutation: Mutation, problem: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any, cast
-from uuid import NAMESPACE_URL, UUID
+from uuid import UUID
 
 import orjson
 import typer
@@ -46,6 +46,7 @@ from registration.domain.validation import validation_failed
 from registration.eventstore.store import EventStore, LoadRequest, StoreUnavailableError
 from registration.fhir import Mapped, map_patient
 from registration.gate import Gate
+from registration.master_keys import secret_of
 from registration.memory import collect_seldom
 
 if TYPE_CHECKING:
@@ -62,7 +63,6 @@ _BOM = b"\xef\xbb\xbf"
 _GZIP = b"\x1f\x8b"
 _SCOPES = frozenset({"patient:write", "patient:read"})
 _USES = ("usual", "official", "secondary", None, "temp", "old")
-_IDS = uuids.uuid5(NAMESPACE_URL, "https://hl7.org/fhir/R4/patient.html")
 _MADE_IDS = {name: {"__all__": {"id"}} for name in ("names", "identifiers", "next_of_kin")}
 _TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
 _FACILITY = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
@@ -123,8 +123,9 @@ def import_(
     if not 0 < len(actor) <= 255 or not actor.isprintable():
         raise CommandError("--actor takes a short text")
     settings = load_settings(data_dir=data_dir, database_url=database_url)
-    origin = Origin(tenant, source, actor, facility, settings.identifier_systems)
     with open_lines(file) as lines, unlocked_database(settings) as url:
+        namespace = UUID(bytes=secret_of(url, tenant)[:16])
+        origin = Origin(tenant, source, namespace, actor, facility, settings.identifier_systems)
         tally = run(lines, origin, url, errors)
     typer.echo(tally.summary())
     if tally.refused:
@@ -137,6 +138,7 @@ class Origin:
 
     tenant: str
     source: str
+    namespace: UUID
     actor: str
     facility: str | None
     identifier_systems: Mapping[str, str]
@@ -147,6 +149,9 @@ class Origin:
         By the resource's ``id``, which a FHIR server gives to one record only; without one by an
         identifier (a ``usual`` one first, then by system and value, so that their order does not
         matter); without any by the content: the same line is then the same patient.
+
+        The namespace is a secret: whoever has an id alone must not find out whose it is by trying
+        numbers, for ids outlive the erasure of a patient.
         """
         number = resource.get("id")
         identifiers = mapped.said.get("identifiers", [])
@@ -157,7 +162,7 @@ class Origin:
             record = ["identifier", str(chosen["system"]), str(chosen["value"])]
         else:
             record = ["content", sha256(_canonical(mapped.said)).hexdigest()]
-        return uuids.uuid5(_IDS, _canonical([self.tenant, self.source, *record]).decode())
+        return uuids.uuid5(self.namespace, _canonical([self.source, *record]).decode())
 
     def context(self, facility: str | None) -> Context:
         """Return what the decision about one line may know."""

@@ -29,6 +29,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 KEY_SIZE = 32
 WRAPPED_SIZE = 64
 """Of a wrapped key: 4 bytes that name the master key, a nonce of 12, the key, a tag of 16."""
+MOST_SUBJECTS = 255
+"""People that one text can be sealed to."""
 NEVER_SEALED = b""
 """Stands for the key of a person who was registered before events were sealed."""
 
@@ -103,7 +105,11 @@ class Keyring:
 
     def rewrapped(self, tenant: str, subject: UUID, wrapped: bytes) -> bytes:
         """Return a person's key, wrapped by the master key of now."""
-        return self._wrapped(tenant, subject.bytes, self._unwrapped(tenant, subject.bytes, wrapped))
+        return self._wrapped(tenant, subject.bytes, self.unwrapped(tenant, subject, wrapped))
+
+    def unwrapped(self, tenant: str, subject: UUID, wrapped: bytes) -> bytes:
+        """Return a key itself."""
+        return self._unwrapped(tenant, subject.bytes, wrapped)
 
     def seal(
         self,

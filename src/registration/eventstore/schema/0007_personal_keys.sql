@@ -50,13 +50,11 @@ CREATE FUNCTION key_to(p_tenant text, data bytea) RETURNS bytea
 LANGUAGE sql STABLE PARALLEL SAFE
 SET enable_seqscan = off
 AS $$
-    SELECT CASE WHEN sealed_to(data, 2) IS NULL
-                THEN (SELECT k.wrapped FROM personal_key k
-                       WHERE k.tenant = p_tenant AND k.id = sealed_to(data, 1))
-                ELSE (SELECT k.wrapped FROM personal_key k
-                       WHERE k.tenant = p_tenant AND k.id = sealed_to(data, 1))
-                  || (SELECT k.wrapped FROM personal_key k
-                       WHERE k.tenant = p_tenant AND k.id = sealed_to(data, 2)) END
+    SELECT CASE WHEN count(k.wrapped) = count(*) THEN string_agg(k.wrapped, '' ORDER BY k.n) END
+      FROM (SELECT n, (SELECT k.wrapped FROM personal_key k
+                        WHERE k.tenant = p_tenant AND k.id = sealed_to(data, n))
+              FROM generate_series(1, CASE WHEN sealed_to(data, 1) IS NULL THEN 0
+                                           ELSE get_byte(data, 1) END) AS n) AS k (n, wrapped)
 $$;
 
 -- The log, each event with what it takes to open it: read in one query, so that nobody opens an
