@@ -27,8 +27,8 @@ SELECT tenant, id, wrapped FROM personal_key
  WHERE (tenant, id) > (%s, %s) AND substring(wrapped FROM 1 FOR 4) <> %s AND wrapped <> ''
  ORDER BY tenant, id LIMIT %s FOR UPDATE
 """
-_NEW_SECRET = "INSERT INTO personal_key VALUES (%s, %s, %s) ON CONFLICT DO NOTHING"
-_SECRET = "SELECT wrapped FROM personal_key WHERE tenant = %s AND id = %s"
+_MAKE = "INSERT INTO personal_key VALUES (%s, %s, %s) ON CONFLICT DO NOTHING"
+_READ = "SELECT wrapped FROM personal_key WHERE tenant = %s AND id = %s"
 _REWRAP = "UPDATE personal_key SET wrapped = %s WHERE tenant = %s AND id = %s"
 # Not those that somebody still writes with who was not told of the new one.
 _FORGET = """
@@ -94,8 +94,8 @@ def secret_of(url: str, tenant: str) -> bytes:
     of the database.
     """
     with _connected(url) as connection:
-        connection.execute(_NEW_SECRET, (tenant, NOBODY, KEYRING.new(tenant, NOBODY)))
-        row = connection.execute(_SECRET, (tenant, NOBODY), binary=True).fetchone()
+        connection.execute(_MAKE, (tenant, NOBODY, KEYRING.new(tenant, NOBODY)))
+        row = connection.execute(_READ, (tenant, NOBODY), binary=True).fetchone()
     if row is None:
         raise MasterKeyError(f"the secret of the tenant {tenant} is gone")
     return KEYRING.unwrapped(tenant, NOBODY, row[0])

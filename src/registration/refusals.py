@@ -115,7 +115,7 @@ _NAMES_PEOPLE = frozenset(
 
 
 def _named_in(told: Any, member: str = "") -> Iterator[UUID]:
-    """Yield the patients that a JSON value names; of extensions, whose members mean anything, too."""
+    """Yield the patients that a JSON value names; an extension may have members of such names."""
     if isinstance(told, Mapping):
         for name, each in told.items():
             yield from _named_in(each, name)

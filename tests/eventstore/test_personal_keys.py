@@ -21,7 +21,7 @@ from registration.eventstore.migrations import migrate
 from registration.eventstore.records import AppendRequest, Stored, VersionConflict
 from registration.eventstore.sealing import KEYRING, Place
 from registration.eventstore.store import APPEND, EventStore, LoadRequest, append_arguments
-from registration.eventstore.verify import verify_log
+from registration.eventstore.verify import BrokenLink, verify_log
 from registration.sealer import new_event
 
 ERASED = PatientErased(erasure_id=UUID(int=1))
@@ -198,3 +198,43 @@ def test_who_was_registered_before_goes_on_as_before_and_cannot_be_erased(
             ("mpi.merge-proposed", True),  # to the one of the two who has a key
         ]
     assert verify_log(before).ok
+
+
+def test_a_key_that_is_gone_without_an_erasure_breaks_the_log(database_url: str) -> None:
+    """Whoever may write to the database can delete a key: nobody was erased by that."""
+    ada, obi = Person(), Person()
+
+    async def lived() -> None:
+        async with open_store(database_url) as store:
+            assert await verdicts(store, ada.registers(), obi.registers()) == [Stored] * 2
+            assert await verdicts(store, obi.is_erased()) == [Stored]
+
+    asyncio.run(lived())
+    assert verify_log(database_url).ok
+    with psycopg.connect(database_url) as connection:
+        connection.execute("DELETE FROM registration.personal_key WHERE id = %s", (ada.id,))
+    assert verify_log(database_url).broken == (
+        BrokenLink(TENANT, 1, ada.id, 1, "the key to it is gone, and nobody was erased"),
+    )
+
+
+def test_a_key_of_somebody_else_opens_nothing_and_is_told(
+    database_url: str, tmp_path: Path
+) -> None:
+    with running(database_url, tmp_path) as service:
+        desk = service.desk()
+        ada, obi = desk.given_patient(), desk.given_patient()
+        with psycopg.connect(database_url) as connection:
+            connection.execute(
+                "UPDATE registration.personal_key SET wrapped = other.wrapped"
+                "  FROM registration.personal_key other"
+                " WHERE personal_key.id = %s AND other.id = %s",
+                (ada["id"], obi["id"]),
+            )
+        for answer in (
+            desk.get(place(ada)),
+            desk.get(f"{place(ada)}/history"),
+            desk.post(f"{place(ada)}/next-of-kin", {"name": "Obi", "relationship": "brother"}),
+        ):
+            problem(answer, 409, "LOG_BROKEN")
+        assert succeeded(desk.get(place(obi)))["id"] == obi["id"]

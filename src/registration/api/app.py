@@ -69,6 +69,7 @@ from registration.domain.merge import Merge
 from registration.domain.patient_resource import Patient
 from registration.domain.validation import validation_failed
 from registration.eventstore import database
+from registration.eventstore.sealing import MasterKeyError, SealBrokenError
 from registration.eventstore.store import (
     EventStore,
     StoreOverloadedError,
@@ -284,6 +285,11 @@ async def _unavailable(request: Request, _error: Exception) -> Response:
     return _answer(request, DomainError("UNAVAILABLE", "The database did not answer in time."))
 
 
+async def _seal_broken(request: Request, _error: Exception) -> Response:
+    detail = "What is stored about this is not what was written there."
+    return _answer(request, DomainError("LOG_BROKEN", detail))
+
+
 async def _fault(request: Request, _error: Exception) -> Response:
     """Answer a fault of ours; the outermost layer logs it, since Starlette raises it again."""
     return _answer(request, DomainError("INTERNAL_ERROR", "The service has a fault."))
@@ -324,6 +330,8 @@ _HANDLERS: dict[type[Exception], Any] = {
     StoreUnavailableError: _unavailable,
     psycopg.OperationalError: _unavailable,
     PoolTimeout: _unavailable,
+    MasterKeyError: _unavailable,  # the keys were wrapped anew, and this process was not told
+    SealBrokenError: _seal_broken,
     RequestValidationError: _invalid,
     HTTPException: _http_error,
     Exception: _fault,

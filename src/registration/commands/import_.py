@@ -109,8 +109,8 @@ def import_(
     reported with its number, a code and the place in the resource, never with patient data; the
     others go in. A run that was stopped goes on where it was when it is started again.
 
-    The id of a patient follows from tenant, --source and the resource's id, or else one of its
-    identifiers, or else its content. The same record with other content is refused
+    The id of a patient follows from a secret of the tenant, --source and the resource's id, or else
+    one of its identifiers, or else its content. The same record with other content is refused
     (SOURCE_CHANGED), not registered twice. What FHIR says that has no place here is left out, and
     the summary counts it; the dead, the inactive and the replaced are refused (NOT_REPRESENTABLE).
 

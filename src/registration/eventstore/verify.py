@@ -76,6 +76,17 @@ SELECT position, stream_id, version FROM (
  WHERE version <> version_before + 1 OR position <= position_before
  ORDER BY position LIMIT 1
 """
+# Only an erasure takes somebody's key away, and says so in their stream.
+_LOST_KEY = """
+SELECT e.position, e.stream_id, e.version FROM event e
+ WHERE e.tenant = %s AND e.topic = 'patient.registered' AND sealed_to(e.data, 1) = e.stream_id
+   AND NOT EXISTS (
+       SELECT FROM personal_key k WHERE k.tenant = e.tenant AND k.id = e.stream_id)
+   AND NOT EXISTS (
+       SELECT FROM event g
+        WHERE g.tenant = e.tenant AND g.stream_id = e.stream_id AND g.topic = 'patient.erased')
+ ORDER BY e.position LIMIT 1
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,11 +254,14 @@ def _verify_tenant(
     chain = _Chain(tenant, _Head(0, START, b""), count, frozenset(sizes))
     chain.follow(connection, _LOG, (tenant,))
     broken = chain.broken or _verify_head(tenant, head, chain.last)
-    gap = connection.execute(_STREAM_GAP, (tenant,)).fetchone()
-    if gap and (broken is None or gap[0] < broken.position):
-        position, stream_id, version = gap
-        reason = "its version does not follow the one before it"
-        broken = BrokenLink(tenant, position, stream_id, version, reason)
+    for query, reason in (
+        (_STREAM_GAP, "its version does not follow the one before it"),
+        (_LOST_KEY, "the key to it is gone, and nobody was erased"),
+    ):
+        found = connection.execute(query, (tenant,)).fetchone()
+        if found and (broken is None or found[0] < broken.position):
+            position, stream_id, version = found
+            broken = BrokenLink(tenant, position, stream_id, version, reason)
     tree, last = chain.tree, chain.last
     return LogReport(tenant, last.position, last.hash, broken, tree.size, tree.root(), chain.marks)
 
