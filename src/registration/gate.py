@@ -146,6 +146,7 @@ class Gate:
         loaded = await self._store.load(
             LoadRequest(attempt.context.tenant, attempt.aggregate_id, until=1)
         )
+        refuse_erased(attempt.handler.aggregate, loaded.events)
         return bool(loaded.events)
 
     async def _change(self, attempt: Attempt) -> Reply | None:
@@ -299,8 +300,6 @@ class Gate:
 
         Returns only where the first request with this key was applied meanwhile: with its outcome.
         """
-        if error.code == "ERASED":
-            raise Refusal(error)  # whatever was answered before
         if attempt.handler.creates and attempt.key is not None:
             # a create is decided before its key is looked up: what was valid then may not be now
             known = await self._store.load(LoadRequest(attempt.context.tenant, None, attempt.key))

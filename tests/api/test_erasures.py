@@ -338,7 +338,7 @@ def test_a_registration_that_is_sent_again_says_so_too(
 def test_the_id_of_the_erased_is_given_to_nobody_else(office: Office, ada: dict[str, Any]) -> None:
     erased(office.desk, ada)
     said = ADA | {"id": ada["id"]}
-    problem(office.desk.post("/v1/patients", said, Idempotency_Key="new"), 409, "ID_TAKEN")
+    problem(office.desk.post("/v1/patients", said, Idempotency_Key="new"), 410, "ERASED")
 
 
 def test_nothing_new_is_recorded_of_the_erased(office: Office, ada: dict[str, Any]) -> None:

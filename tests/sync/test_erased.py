@@ -116,6 +116,27 @@ def test_a_queue_that_is_sent_again_says_so_of_all_that_is_new(desk: Desk) -> No
     assert CANARY not in str(results)
 
 
+def test_an_opening_that_went_in_before_is_a_duplicate(desk: Desk, patient: dict[str, Any]) -> None:
+    about = {"patientId": patient["id"], "class": "AMB"}
+    opened = queued("encounter.open", "0190aaaa-0000-7000-8000-000000000003", about)
+    push(desk, opened)
+    erased(desk, patient)
+
+    (result,) = push(desk, opened)
+
+    assert result["status"] == "duplicate"
+    assert (result["original"]["status"], result["original"]["code"]) == GONE
+
+
+def test_a_registration_under_the_id_of_the_erased_blocks_nothing(
+    desk: Desk, patient: dict[str, Any]
+) -> None:
+    erased(desk, patient)
+    made = registration(patient["id"])
+
+    assert outcome(desk, made, kin(patient["id"], after_mutation=after(made))) == [GONE, GONE]
+
+
 def test_the_device_is_known_to_have_been_refused(desk: Desk, patient: dict[str, Any]) -> None:
     erased(desk, patient)
     push(desk, kin(patient["id"]), client=TABLET)

@@ -97,8 +97,10 @@ class Result:
 
     @property
     def is_erased(self) -> bool:
-        """Whether it came before, and what it was about, or made, has been erased since."""
-        return self.original is not None and self.error is not None and self.error.code == "ERASED"
+        """Whether what it made was there, and has been erased: what builds on it is told so."""
+        if self.error is None or self.error.code != "ERASED":
+            return False
+        return self.original is not None or self.mutation.operation is Operation.REGISTER_PATIENT
 
 
 class Pusher:
