@@ -67,11 +67,14 @@ def run(bench: Bench) -> None:
 
 
 def _requests(bench: Bench) -> None:
-    """Let two services take turns, each with its read models and a PostgreSQL of its own."""
-    folder = bench.data_dir.parent
+    """Let two services take turns, each with a PostgreSQL of its own.
+
+    Without read models: those of one would still be at work in the turn of the other.
+    """
+    folder, alone = bench.data_dir.parent, {"REGISTRATION_PROJECTOR": "false"}
     with (
-        serving(folder / "sealed") as sealed,
-        serving(folder / "unsealed", program="benchmarks.unsealed") as plain,
+        serving(folder / "sealed", **alone) as sealed,
+        serving(folder / "unsealed", program="benchmarks.unsealed", **alone) as plain,
     ):
         services = (sealed, plain)
         made = _taking_turns(
