@@ -133,7 +133,15 @@ SELECT date_trunc('month', registered_at) AS month, gender, count(*)
 - **Keys.** `patient_key` and `encounter_key` are the first 80 bits of sha256 over a secret of this
   installation (`registration.analytics_salt`), the tenant and the id, in hexadecimal. They are the
   same in every view and after a rebuild or a restore. Without the secret, which the role cannot
-  read, nobody comes from an id to a key or back.
+  read, nobody computes a key from an id, or an id from a key.
+- **Times.** An id of a patient or an encounter begins with the time at which it was made, to the
+  millisecond (UUID version 7). So the views show whole minutes, of a registration the whole hour of
+  UTC, and latencies in whole seconds up to a minute and in whole minutes above, all rounded up.
+  Waiting and stay are rounded to the minute from the exact times. What remains possible: whoever
+  holds ids looks for what happened in their minute or hour, and where little happens, that is one
+  row, and its key leads to all the others of the same patient. Rows that are not sorted come about
+  in the order in which they were stored, as ids are sorted too. So do not give the role to somebody
+  who also holds ids, or knows when a patient came.
 - **All tenants.** The role sees the rows of every tenant, told apart by `tenant`. Where tenants
   must not see each other, do not give it out: let each ask for reports with a token of its own.
 - **Rebuilds.** The views are made together with the tables and change places with them, so they go
