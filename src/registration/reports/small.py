@@ -27,6 +27,8 @@ def keep_back(row: Mapping[str, Any], report: Report, threshold: int) -> dict[st
         left = row[whole] - sum(row[name] for name in shown)
         if 0 < left < max(threshold, len(hidden.intersection(parts)) + 1):
             hidden.add(min(shown, key=lambda name: row[name], default=whole))
-    hidden.update(column.name for column in report.columns if column.rests_on in hidden)
+    for column in report.columns:  # in their order: what a median rests on may rest on a count too
+        if column.rests_on in hidden:
+            hidden.add(column.name)
     told = {name: None if name in hidden else value for name, value in row.items()}
     return told | {SUPPRESSED.name: bool(hidden)}
