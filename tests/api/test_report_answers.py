@@ -5,8 +5,10 @@ import io
 from pathlib import Path
 
 import pytest
+from tests.api.given_merges import Index
 from tests.api.given_reports import (
     BOTH_DAYS,
+    DAY,
     HOUR,
     MONDAY,
     Clinic,
@@ -16,8 +18,8 @@ from tests.api.given_reports import (
     two_days,
     until,
 )
-from tests.service import CARD, Service, problem, running, succeeded
-from tests.sync.given import push
+from tests.service import CARD, Service, place, problem, running, succeeded
+from tests.sync.given import GRANTED, push
 
 from registration.reports.catalogue import REPORTS
 
@@ -60,11 +62,86 @@ def test_what_is_derived_from_a_small_count_is_kept_back_with_it(clinic: Clinic)
         table(found, "registrations", "captured", "latencyMedian", "latencyP95", "suppressed")
         == [(None, None, None, None, True)] * 3
     )
+    ages = ("applied", "queueAgeMedian", "queueAgeP95", "queueAgeLongest")
+    devices = ("devices", "devicesNotSeen")
+    until(lambda: clinic.asks(clinic.admin, "sync-health")["items"][0]["devices"] == 1)
     synchronised = clinic.asks(clinic.analyst, "sync-health", **BOTH_DAYS)
-    assert (synchronised["suppressed"], table(synchronised, "facility", "applied")) == (
-        False,
-        [("south", 1)],
-    )
+    assert table(synchronised, "facility", *ages, *devices, "suppressed") == [
+        ("south", *[None] * 6, True)
+    ]
+
+
+def test_a_silent_device_is_shown_among_enough(clinic: Clinic) -> None:
+    for number in range(5):
+        push(clinic.south, client=f"tablet-{number}")
+    with clinic.at(MONDAY + 8 * DAY):
+        push(clinic.south, client="tablet-0")
+
+        def devices() -> list[tuple[object, ...]]:
+            found = clinic.asks(clinic.analyst, "sync-health")
+            return table(found, "devices", "devicesNotSeen", "suppressed")
+
+        until(lambda: devices() == [(5, 4, False)])
+
+
+def test_one_encounter_is_one_at_each_hour_whatever_is_asked_for(clinic: Clinic) -> None:
+    said = {"class": "AMB", "status": "arrived", "at": (MONDAY - 8 * HOUR).isoformat()}
+    opened = {"patientId": clinic.patient()["id"]} | said
+    succeeded(clinic.north.post("/v1/encounters", opened))
+    figures = ("patients", "encounters", "waitingMedian", "stayP90")
+    for by in ("", "facility", "status,facility"):
+        found = clinic.asks(clinic.analyst, "encounter-census", by=by, **BOTH_DAYS)
+        assert table(found, *figures) == [(None,) * 4] * 8
+        assert {column["name"] for column in found["columns"]} >= {"hour", *by.split(",")} - {""}
+        seen = clinic.asks(clinic.admin, "encounter-census", by=by, **BOTH_DAYS)
+        assert table(seen, "hour", "encounters")[0] == ("2031-03-03T02:00:00Z", 1)
+
+
+def test_several_encounters_of_one_patient_are_about_one(clinic: Clinic) -> None:
+    said = {"class": "AMB", "status": "arrived", "at": (MONDAY - HOUR).isoformat()}
+    opened = {"patientId": clinic.patient()["id"]} | said
+    for _ in range(5):
+        succeeded(clinic.north.post("/v1/encounters", opened))
+    figures = ("patients", "encounters", "waitingMedian")
+    seen = clinic.asks(clinic.admin, "encounter-census", **BOTH_DAYS)
+    assert table(seen, *figures) == [(1, 5, 30.0)]
+    found = clinic.asks(clinic.analyst, "encounter-census", **BOTH_DAYS)
+    assert table(found, *figures) == [(None,) * 3]
+
+
+def test_one_patient_is_one_for_each_flag_whatever_is_asked_for(clinic: Clinic) -> None:
+    patient = clinic.patient()
+    flags = clinic.service.settings.consent_flags
+    assert len(flags) >= 5
+    for flag in flags:
+        path = f"{place(patient)}/consents/{flag}"
+        succeeded(clinic.north.put(path, GRANTED | {"decision": "refused"}, If_Match='"0"'))
+    figures = ("patients", "granted", "refused", "refusedShare")
+    for by in ("", "facility", "flag"):
+        found = clinic.asks(clinic.analyst, "consent-coverage", by=by)
+        assert table(found, *figures) == [(None,) * 4] * len(flags)
+        seen = clinic.asks(clinic.admin, "consent-coverage", by=by)
+        assert table(seen, *figures) == [(1, 0, 1, 1.0)] * len(flags)
+        assert {row["flag"] for row in seen["items"]} == set(flags)
+
+
+def test_pairs_of_few_records_are_about_few(service: Service, clinic: Clinic) -> None:
+    index = Index.of(service, clinic.tenant)
+    for _ in range(4):
+        clinic.patient(names=[{"family": "Achebe", "given": ["Ngozi", "Ebele"]}])
+    for name in ("Adichie", "Oyelowo", "Soyinka"):
+        clinic.patient(names=[{"family": name, "given": ["Li"]}], birthDate="1930-10-11")
+    asked = ("registered", "recordsInOpenPairs", "openPairs", "recordsDecided", "decisions")
+    (seen,) = table(clinic.asks(clinic.admin, "duplicates"), *asked)
+    assert seen == (7, 4, 6, 0, 0)
+    (told,) = table(clinic.asks(clinic.analyst, "duplicates"), *asked)
+    assert told == (7, None, None, 0, 0)
+    found = succeeded(clinic.admin.get("/v1/mpi/candidates", params={"limit": 200}))
+    for item in found["items"]:
+        path = f"/v1/mpi/candidates/{item['id']}/dismissal"
+        succeeded(index.clerk.post(path, {"reason": "twins"}, If_Match='"0"'))
+    (told,) = table(clinic.asks(clinic.analyst, "duplicates"), *asked, "decisionMedian")
+    assert told == (7, 0, 0, None, None, None)
 
 
 def test_the_threshold_is_the_installations(tmp_path: Path, database_url: str) -> None:

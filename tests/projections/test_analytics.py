@@ -1,25 +1,21 @@
-"""The facts that reports count from: they follow from the log alone, and views show them."""
+"""The facts that reports count from: they follow from the log alone."""
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import orjson
-import psycopg
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from psycopg import AsyncConnection, sql
+from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
-from tests.api.given_merges import Index
-from tests.api.given_reports import MONDAY, Clinic, captured, set_clock
+from tests.api.given_reports import captured
 from tests.domain.given import identifier, kin, name
 from tests.eventstore.given import TENANT
-from tests.service import CARD, Service, place, succeeded
 
 from registration.domain import events
 from registration.domain.aggregate import Stamp
@@ -30,8 +26,6 @@ from registration.eventstore import database
 from registration.eventstore.mapper import encode
 from registration.eventstore.records import RecordedEvent
 from registration.projections import analytics as model
-from registration.projections import rebuild
-from registration.projections.analytics_views import ROLE, VIEWS
 
 OTHER = "clinic-b"
 NOW = datetime(2026, 3, 2, tzinfo=UTC)
@@ -280,121 +274,3 @@ def test_a_device_whose_clock_is_ahead_captured_it_when_it_arrived(tables: Table
     from_tomorrow = replace(recorded, metadata=orjson.dumps(ahead))
     (row,) = tables.run(tables.fed([from_tomorrow]))["mutation"]
     assert row[-2:] == (NOW, NOW)
-
-
-@pytest.fixture
-def clinic(service: Service, clock) -> Clinic:
-    """A clinic with a bit of everything."""
-    set_clock(clock, MONDAY)
-    index = Index.of(service)
-    clinic = Clinic.of(service, index.desk.tenant)
-    one, other = index.patient(1, birthDate="1970-01-01"), index.patient(2)
-    index.merged(one, other)
-    said = {"patientId": one["id"], "class": "AMB", "status": "in-progress"}
-    succeeded(clinic.north.post("/v1/encounters", said))
-    consent = {"decision": "granted", "evidence": {"kind": "signature"}}
-    succeeded(clinic.north.put(f"{place(one)}/consents/research", consent, If_Match='"0"'))
-    clinic.asks(clinic.admin, "registrations")
-    return clinic
-
-
-@contextmanager
-def analyst_of(service: Service) -> Iterator[psycopg.Connection]:
-    """Connect as somebody whom the role was granted."""
-    with psycopg.connect(service.database_url, autocommit=True) as connection:
-        connection.execute(f"SET ROLE {ROLE}")
-        yield connection
-
-
-def shown(connection: psycopg.Connection, tenant: str) -> dict[str, list[TupleRow]]:
-    """Return all rows of all views of a tenant."""
-    statement = sql.SQL("SELECT * FROM analytics.{} WHERE tenant = %s ORDER BY 2, 3, 4, 5")
-    return {
-        view.name: connection.execute(
-            statement.format(sql.Identifier(view.name)), (tenant,)
-        ).fetchall()
-        for view in VIEWS
-    }
-
-
-def test_the_views_show_what_there_is_and_the_same_after_a_rebuild(
-    service: Service, clinic: Clinic
-) -> None:
-    with analyst_of(service) as connection:
-        before = shown(connection, clinic.tenant)
-        assert {name: len(rows) for name, rows in before.items()} == {
-            "patient": 2,
-            "encounter": 1,
-            "encounter_status": 1,
-            "consent_decision": 1,
-            "mutation": 0,
-        }
-        # the same patient has the same key everywhere
-        keys = {row[1] for row in before["patient"]}
-        assert before["encounter"][0][2] == before["consent_decision"][0][1]
-        assert before["encounter"][0][2] in keys
-        assert service.settings.database_url is not None
-        asyncio.run(rebuild.rebuild(service.settings.database_url, "analytics"))
-        assert shown(connection, clinic.tenant) == before
-        clinic.patient()
-        clinic.asks(clinic.admin, "registrations")
-        assert len(shown(connection, clinic.tenant)["patient"]) == 3
-
-
-def test_the_views_lead_to_nobody(service: Service, clinic: Clinic) -> None:
-    patient = clinic.patient(
-        names=[{"family": "Quxley", "given": ["Zebedee"]}],
-        identifiers=[{"system": CARD, "value": "zz-4711"}],
-        telecom=[{"system": "phone", "value": "0800-4711"}],
-        birthDate="1984-03-02",
-    )
-    clinic.asks(clinic.admin, "registrations")
-    with analyst_of(service) as connection:
-        text = str(shown(connection, clinic.tenant))
-    for secret in ("Quxley", "Zebedee", "4711", patient["id"], "1984-03", "1984, 3", "desk-1"):
-        assert secret not in text
-    assert "1984" in text
-
-
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "SELECT * FROM analytics.patient_fact",
-        "SELECT * FROM analytics.mutation_fact",
-        "SELECT * FROM registration.event",
-        "SELECT * FROM registration.analytics_salt",
-        "SELECT * FROM search.patient",
-        "INSERT INTO analytics.mutation (tenant) VALUES ('a')",
-        "DELETE FROM analytics.patient",
-        "CREATE TABLE analytics.mine (a int)",
-        "CREATE SCHEMA mine",
-    ],
-)
-def test_the_role_may_read_the_views_and_nothing_else(
-    service: Service, clinic: Clinic, statement: Any
-) -> None:
-    assert clinic.head() > 0
-    with (
-        analyst_of(service) as connection,
-        pytest.raises(psycopg.errors.InsufficientPrivilege),
-    ):
-        connection.execute(statement)
-
-
-def test_every_view_and_column_has_its_comment_in_the_database(
-    service: Service, clinic: Clinic
-) -> None:
-    assert clinic.head() > 0
-    found: dict[str, dict[str | None, str | None]] = {}
-    with psycopg.connect(service.database_url) as connection:
-        rows = connection.execute(
-            "SELECT c.relname, a.attname, col_description(c.oid, a.attnum), obj_description(c.oid)"
-            "  FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0"
-            " WHERE c.relnamespace = 'analytics'::regnamespace AND c.relkind = 'v'"
-        )
-        for view, column, comment, of_view in rows:
-            found.setdefault(view, {None: of_view})[column] = comment
-    assert found == {
-        view.name: {None: view.definition} | {c.name: c.definition for c in view.columns}
-        for view in VIEWS
-    }

@@ -111,7 +111,8 @@ class ReportQuery(BaseModel):
         Field(
             max_length=200,
             description="Dimensions to group by, separated by commas; all, if absent; "
-            "none, if empty",
+            "none, if empty. `hour` of `encounter-census` and `flag` of `consent-coverage` are "
+            "grouped by in any case",
         ),
     ] = None
     at: Annotated[

@@ -38,10 +38,10 @@ from registration.domain.events import (
 )
 from registration.eventstore.records import RecordedEvent
 from registration.projections.analytics_facts import EncounterFact, PatientFact, captured_at
-from registration.projections.analytics_views import VIEWS_DDL
+from registration.projections.analytics_views import VIEWS_DDL, cut
 
 NAME = "analytics"
-VERSION = 2
+VERSION = 3
 EVENTS: tuple[type[Event], ...] = ALL
 _TABLES = """
 CREATE TABLE patient_fact (
@@ -122,7 +122,11 @@ CREATE TABLE merge_fact (
     PRIMARY KEY (tenant, id)
 );
 """
-DDL = _TABLES + VIEWS_DDL
+# The view shows minutes, and filters on what it shows.
+_MINUTES = f"""
+CREATE INDEX mutation_fact_minute ON mutation_fact (tenant, {cut("recorded_at")});
+"""
+DDL = _TABLES + _MINUTES + VIEWS_DDL
 
 Connection = AsyncConnection[TupleRow]
 Recorded = Sequence[RecordedEvent]

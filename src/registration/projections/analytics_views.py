@@ -6,7 +6,12 @@ needs, and has, rights to nothing else.
 
 No view shows a name, a number, an address or an id. A row has a key instead: the first 80 bits of
 sha256 over a secret of this installation, the tenant and the id. It is the same in each view and
-after each rebuild, and leads back to a record only for those who may read the secret.
+after each rebuild, and no id can be computed from it without the secret.
+
+An id begins with the time at which it was made. So times are coarse here: whoever has an id finds
+those who came in the same minute, not the one row of the same millisecond. They are cut in UTC by
+name: hours of the time zone of the session would tell the minutes to whoever sets it to one offset
+after the other.
 """
 
 from typing import NamedTuple
@@ -35,8 +40,10 @@ class View(NamedTuple):
     def ddl(self) -> str:
         """The statements that make it, with its comments."""
         selected = ",\n       ".join(f'{c.expression} AS "{c.name}"' for c in self.columns)
+        # a barrier: a function of the reader's own is called with what is shown alone
+        made = f'CREATE VIEW "{self.name}" WITH (security_barrier) AS'
         statements = [
-            f'CREATE VIEW "{self.name}" AS\nSELECT {selected}\n  FROM {self.source}',
+            f"{made}\nSELECT {selected}\n  FROM {self.source}",
             f'COMMENT ON VIEW "{self.name}" IS {_quoted(self.definition)}',
             *(
                 f'COMMENT ON COLUMN "{self.name}"."{c.name}" IS {_quoted(c.definition)}'
@@ -58,8 +65,26 @@ def _key(expression: str, tenant: str) -> str:
     return f"substr(encode(sha256(convert_to({salted}, 'UTF8')), 'hex'), 1, 20)"
 
 
+def cut(instant: str, unit: str = "minute") -> str:
+    """Return the expression of an instant cut to the minute, which an index can be on."""
+    return f"(date_trunc('{unit}', {instant} AT TIME ZONE 'UTC') AT TIME ZONE 'UTC')"
+
+
 def _minutes(since: str, until: str) -> str:
-    return f"round(extract(epoch FROM {until} - {since}) / 60, 1)"
+    return f"round(extract(epoch FROM {until} - {since}) / 60)::int"
+
+
+def _latency(since: str, until: str) -> str:
+    """Return seconds, whole minutes of them above 60: rounded up, what took longer stays longer."""
+    seconds = f"extract(epoch FROM {until} - {since})"
+    minutes = f"60 * ceil({seconds} / 60)"
+    return f"(CASE WHEN {seconds} <= 60 THEN ceil({seconds}) ELSE {minutes} END)::bigint"
+
+
+def _captured(since: str, until: str) -> str:
+    """Return the minute of a capture, so that minutes and latency together tell no second."""
+    minutes = f"floor(extract(epoch FROM {until} - {since}) / 60)"
+    return f"{cut(until)} - interval '1 minute' * {minutes}::float8"
 
 
 _TENANT = "the tenant whose record it is"
@@ -77,8 +102,8 @@ VIEWS: tuple[View, ...] = (
             ViewColumn("patient_key", _key("p.id", "p.tenant"), _PATIENT_KEY),
             ViewColumn(
                 "registered_at",
-                "date_trunc('hour', p.registered_at)",
-                "when the record was stored, to the hour (an instant)",
+                cut("p.registered_at", "hour"),
+                "when the record was stored, to the hour of UTC",
             ),
             ViewColumn(
                 "registered_facility",
@@ -87,9 +112,10 @@ VIEWS: tuple[View, ...] = (
             ),
             ViewColumn(
                 "latency_seconds",
-                "round(extract(epoch FROM p.registered_at - p.captured_at), 3)",
-                "from its capture on a device to its being stored, in seconds; null where no "
-                "device stated a clientMutationId",
+                _latency("p.captured_at", "p.registered_at"),
+                "from its capture on a device to its being stored, in seconds, rounded up to a "
+                "whole one, above 60 to a whole minute; null where no device stated a "
+                "clientMutationId",
             ),
             ViewColumn("facility", "p.facility", "the facility that it belongs to now"),
             ViewColumn(
@@ -154,20 +180,35 @@ VIEWS: tuple[View, ...] = (
             ViewColumn("class", "e.class", "HL7 v3 ActEncounterCode, such as AMB, EMER, IMP"),
             ViewColumn("post_mortem", "e.post_mortem", "whether it is about what follows a death"),
             ViewColumn("status", "e.status", "FHIR R4 EncounterStatus, as it is now"),
-            ViewColumn("planned_start", "e.planned_start", "when it was planned for; null without"),
-            ViewColumn("arrived_at", "e.arrived_at", "when the patient came; null: has not come"),
-            ViewColumn("started_at", "e.started_at", "when care first began; null: has not begun"),
-            ViewColumn("ended_at", "e.ended_at", "when it ended; null: it has not"),
+            ViewColumn(
+                "planned_start",
+                cut("e.planned_start"),
+                "when it was planned for, to the minute; null without",
+            ),
+            ViewColumn(
+                "arrived_at",
+                cut("e.arrived_at"),
+                "when the patient came, to the minute; null: has not come",
+            ),
+            ViewColumn(
+                "started_at",
+                cut("e.started_at"),
+                "when care first began, to the minute; null: has not begun",
+            ),
+            ViewColumn(
+                "ended_at", cut("e.ended_at"), "when it ended, to the minute; null: it has not"
+            ),
             ViewColumn(
                 "waiting_minutes",
                 _minutes("e.arrived_at", "coalesce(e.started_at, e.ended_at)"),
-                "from the arrival to the start of care, or to the end without, in minutes; null "
-                "while the patient waits",
+                "from the arrival to the start of care, or to the end without, in whole minutes, "
+                "rounded from the exact times; null while the patient waits",
             ),
             ViewColumn(
                 "stay_minutes",
                 _minutes("e.arrived_at", "e.ended_at"),
-                "from the arrival to the end, in minutes; null while the patient is there",
+                "from the arrival to the end, in whole minutes, rounded from the exact times; null "
+                "while the patient is there",
             ),
         ),
     ),
@@ -181,8 +222,10 @@ VIEWS: tuple[View, ...] = (
             ViewColumn("encounter_key", _key("s.encounter_id", "s.tenant"), "key of the encounter"),
             ViewColumn("facility", "e.facility", "where it takes place; null without"),
             ViewColumn("status", "s.status", "FHIR R4 EncounterStatus"),
-            ViewColumn("since", "s.since", "when it entered this status"),
-            ViewColumn("until", "s.until", "when it left it; null: it is in it"),
+            ViewColumn("since", cut("s.since"), "when it entered this status, to the minute"),
+            ViewColumn(
+                "until", cut("s.until"), "when it left it, to the minute; null: it is in it"
+            ),
         ),
     ),
     View(
@@ -201,14 +244,19 @@ VIEWS: tuple[View, ...] = (
                 " ORDER BY c.version)",
                 "which decision of this patient about this flag it is, counted from 1",
             ),
-            ViewColumn("begins_at", "c.begins_at", "from when it holds"),
-            ViewColumn("valid_until", "c.valid_until", "up to when it holds; null: without end"),
+            ViewColumn("begins_at", cut("c.begins_at"), "from when it holds, to the minute"),
+            ViewColumn(
+                "valid_until",
+                cut("c.valid_until"),
+                "up to when it holds, to the minute; null: without end",
+            ),
             ViewColumn(
                 "superseded_at",
-                "c.superseded_at",
-                "from when a decision that was recorded later holds instead; null: there is none",
+                cut("c.superseded_at"),
+                "from when a decision that was recorded later holds instead, to the minute; null: "
+                "there is none",
             ),
-            ViewColumn("recorded_at", "c.recorded_at", "when it was stored"),
+            ViewColumn("recorded_at", cut("c.recorded_at"), "when it was stored, to the minute"),
         ),
     ),
     View(
@@ -219,12 +267,20 @@ VIEWS: tuple[View, ...] = (
             ViewColumn("tenant", "m.tenant", _TENANT),
             ViewColumn("facility", "m.facility", "facility of the device's token; null without"),
             ViewColumn("operation", "m.operation", "what was done, such as patient.register"),
-            ViewColumn("captured_at", "m.captured_at", "when the device captured it, by its clock"),
-            ViewColumn("recorded_at", "m.recorded_at", "when the service stored it"),
+            ViewColumn(
+                "captured_at",
+                _captured("m.captured_at", "m.recorded_at"),
+                "when the device captured it, by its clock: recorded_at less the whole minutes of "
+                "the latency, so that minute or the next one",
+            ),
+            ViewColumn(
+                "recorded_at", cut("m.recorded_at"), "when the service stored it, to the minute"
+            ),
             ViewColumn(
                 "latency_seconds",
-                "round(extract(epoch FROM m.recorded_at - m.captured_at), 3)",
-                "from the one to the other, in seconds",
+                _latency("m.captured_at", "m.recorded_at"),
+                "from the one to the other, in seconds, rounded up to a whole one, above 60 to a "
+                "whole minute",
             ),
         ),
     ),

@@ -16,7 +16,7 @@ CENSUS = Report(
     default_days=1,
     most_days=31,
     source="""
-SELECT h.hour, e.facility, s.status,
+SELECT h.hour, e.facility, e.patient_id, s.status,
        greatest(0, extract(epoch FROM
            least(coalesce(e.started_at, h.hour), h.hour) - e.arrived_at)) / 60 AS waited,
        extract(epoch FROM h.hour - e.arrived_at) / 60 AS stayed
@@ -37,10 +37,28 @@ SELECT h.hour, e.facility, s.status,
    AND (%(facility)s::text IS NULL OR e.facility = %(facility)s)
 """,
     columns=(
-        dimension("hour", "hour", "the full hour, as an instant in UTC", "instant"),
+        dimension(
+            "hour",
+            "hour",
+            "the full hour, as an instant in UTC; always grouped by, as who stays is there at "
+            "several",
+            "instant",
+            always=True,
+        ),
         dimension("facility", "facility", "where the encounter takes place; null without"),
         dimension("status", "status", "FHIR R4 EncounterStatus at that moment"),
-        count("encounters", "encounters", "encounters that were in that status"),
+        count(
+            "patients",
+            "patients",
+            "patients of these encounters: one may have several",
+            "count(DISTINCT patient_id)",
+        ),
+        count(
+            "encounters",
+            "encounters",
+            "encounters that were in that status",
+            rests_on="patients",
+        ),
         percentile(
             "waitingMedian",
             "minutes",

@@ -1,6 +1,6 @@
-"""Counting a report's facts, and keeping back what is about too few people."""
+"""Counting a report's facts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, LiteralString, NamedTuple
 
@@ -8,6 +8,7 @@ from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow, dict_row
 
 from registration.reports.declared import SUPPRESSED, Column, Report
+from registration.reports.small import keep_back
 
 Row = dict[str, Any]
 Instant = datetime | str
@@ -26,8 +27,8 @@ SELECT coalesce(min(position), 0)
 class Asked(NamedTuple):
     """What is asked of a report; the members are the parameters of its source.
 
-    ``by``: the dimensions to group by. ``threshold``: counts from 1 to below it are kept back; 1
-    keeps back nothing.
+    ``by``: the dimensions to group by, beside those that always are. ``threshold``: counts from 1
+    to below it are kept back; 1 keeps back nothing.
     """
 
     tenant: str
@@ -65,45 +66,20 @@ async def count(connection: AsyncConnection[TupleRow], report: Report, asked: As
         (position,) = await cursor.fetchone() or (0,)
         async with connection.cursor(row_factory=dict_row) as facts:
             # planned each time: a plan from when the tables were empty would be kept for good
-            await facts.execute(_query(report, columns, asked.by), asked._asdict(), prepare=False)
-            rows = await facts.fetchall()
-    if report.small_counts:
-        rows = [keep_back(row, columns, asked.threshold) for row in rows]
+            await facts.execute(_query(report, columns), asked._asdict(), prepare=False)
+            rows = [keep_back(row, report, asked.threshold) for row in await facts.fetchall()]
     return Counted(columns, rows, position)
 
 
-def _query(report: Report, columns: Sequence[Column], by: Sequence[str]) -> sql.Composed:
+def _query(report: Report, columns: Sequence[Column]) -> sql.Composed:
     """Return the statement that groups the facts; names and expressions are those declared."""
     selected = sql.SQL(", ").join(
         sql.SQL("{} AS {}").format(sql.SQL(column.expression), sql.Identifier(column.name))
         for column in columns
     )
     counted = sql.SQL("SELECT {} FROM ({}) AS fact").format(selected, sql.SQL(report.source))
-    grouped = [sql.SQL(column.expression) for column in columns if column.name in by]
+    grouped = [sql.SQL(column.expression) for column in columns if column.role == "dimension"]
     if not grouped:
         return counted
     places = sql.SQL(", ").join(grouped)
     return counted + sql.SQL(" GROUP BY {0} ORDER BY {0}").format(places)
-
-
-def keep_back(row: Mapping[str, Any], columns: Sequence[Column], threshold: int) -> Row:
-    """Return a row without figures about fewer than ``threshold``, but more than none.
-
-    A count goes where it is small, where what it leaves of its whole is small (98 of 100 says 2 as
-    well), and where its whole goes. What is derived goes with the count that it rests on.
-    """
-
-    def is_small(number: int) -> bool:
-        return 0 < number < threshold
-
-    hidden: set[str] = set()
-    for column in columns:
-        if column.role == "count":
-            number, whole = row[column.name], column.part_of
-            rest = 0 if whole is None else row[whole] - number
-            if is_small(number) or is_small(rest) or whole in hidden:
-                hidden.add(column.name)
-        elif column.rests_on in hidden:
-            hidden.add(column.name)
-    shown = {name: None if name in hidden else value for name, value in row.items()}
-    return shown | {SUPPRESSED.name: bool(hidden)}

@@ -16,7 +16,11 @@ class Column(NamedTuple):
 
     A ``dimension`` groups the facts, a ``count`` counts persons, records or encounters of a group,
     and what is ``derived`` (a share, a median) says something about those that ``rests_on`` counts.
-    ``part_of`` names the count that a count is a part of. Both name earlier columns.
+    A count rests on another one where one person may be in it several times: that one counts the
+    persons. ``rests_on`` names an earlier column.
+
+    ``always``: a dimension without which one fact would be counted several times; a report is
+    grouped by it whatever is asked.
     """
 
     name: str
@@ -25,8 +29,19 @@ class Column(NamedTuple):
     definition: str
     expression: LiteralString
     role: Role
-    part_of: str | None = None
     rests_on: str | None = None
+    always: bool = False
+
+
+class Parts(NamedTuple):
+    """Counts of a row that are parts of another count of it, its ``whole``.
+
+    Nobody is in two of the ``parts``; there may be others, in none of them. Parts that overlap are
+    declared one by one.
+    """
+
+    whole: str
+    parts: tuple[str, ...]
 
 
 class Chart(NamedTuple):
@@ -47,9 +62,11 @@ class Report(NamedTuple):
     ``zone`` (IANA name), ``now``, ``at`` and ``flags``.
 
     ``period`` says what ``from`` and ``to`` choose. Without them it is the last ``default_days``
-    days, today included; ``None``: all time. ``most_days`` bounds the window. ``small_counts``:
-    whether what it counts is persons or what leads to them, so that small counts are kept back.
-    ``takes_at``: whether it is about one instant, ``at``.
+    days, today included; ``None``: all time. ``most_days`` bounds the window. ``takes_at``: whether
+    it is about one instant, ``at``.
+
+    ``parts`` say which counts are parts of which: what is kept back must not follow from them. A
+    count's own parts come after those that it is a part of.
     """
 
     name: str
@@ -59,10 +76,10 @@ class Report(NamedTuple):
     source: LiteralString
     columns: tuple[Column, ...]
     chart: Chart
+    parts: tuple[Parts, ...] = ()
     reads: tuple[str, ...] = ("analytics",)
     default_days: int | None = None
     most_days: int | None = None
-    small_counts: bool = True
     takes_at: bool = False
 
     @property
@@ -70,10 +87,14 @@ class Report(NamedTuple):
         """The names of what it can be grouped by, in the order of its columns."""
         return tuple(c.name for c in self.columns if c.role == "dimension")
 
+    def wholes(self, part: str) -> list[str]:
+        """Return the names of the counts that a count is a part of."""
+        return [each.whole for each in self.parts if part in each.parts]
+
     def shown(self, by: Sequence[str]) -> tuple[Column, ...]:
-        """Return the columns of an answer that is grouped by these dimensions."""
-        kept = tuple(c for c in self.columns if c.role != "dimension" or c.name in by)
-        return (*kept, SUPPRESSED) if self.small_counts else kept
+        """Return the columns of an answer that is to be grouped by these dimensions."""
+        kept = (c for c in self.columns if c.role != "dimension" or c.always or c.name in by)
+        return (*kept, SUPPRESSED)
 
 
 SUPPRESSED = Column(
@@ -87,10 +108,15 @@ SUPPRESSED = Column(
 
 
 def dimension(
-    name: str, expression: LiteralString, definition: str, of_type: Type = "string"
+    name: str,
+    expression: LiteralString,
+    definition: str,
+    of_type: Type = "string",
+    *,
+    always: bool = False,
 ) -> Column:
     """Return what facts are grouped by."""
-    return Column(name, of_type, None, definition, expression, "dimension")
+    return Column(name, of_type, None, definition, expression, "dimension", always=always)
 
 
 def count(
@@ -98,10 +124,10 @@ def count(
     unit: str,
     definition: str,
     expression: LiteralString = "count(*)",
-    part_of: str | None = None,
+    rests_on: str | None = None,
 ) -> Column:
     """Return a count."""
-    return Column(name, "integer", unit, definition, expression, "count", part_of=part_of)
+    return Column(name, "integer", unit, definition, expression, "count", rests_on=rests_on)
 
 
 def share(

@@ -2,7 +2,7 @@
 
 from typing import LiteralString
 
-from registration.reports.declared import Chart, Report, count, percentile, share
+from registration.reports.declared import Chart, Parts, Report, count, percentile, share
 
 _RECORD: LiteralString = "count(*) FILTER (WHERE kind = 'record')"
 _OWN: LiteralString = "count(*) FILTER (WHERE kind = 'record' AND own)"
@@ -32,7 +32,7 @@ WITH chosen AS (
      WHERE c.tenant = %(tenant)s AND c.status = 'open'
 ), paired AS (
     SELECT current_one AS id FROM pair UNION SELECT current_other FROM pair
-), decided AS (
+), made AS (
     SELECT c.one, c.other, d.dismissed_at - c.raised_at AS took
       FROM matching.candidate AS c
       JOIN matching.dismissal AS d ON d.tenant = c.tenant AND d.candidate_id = c.id
@@ -42,20 +42,24 @@ WITH chosen AS (
       FROM analytics.merge_fact AS m
       JOIN matching.candidate AS c ON c.tenant = m.tenant AND c.id = m.pair
      WHERE m.tenant = %(tenant)s AND m.reversed_at IS NULL
+), decided AS (
+    SELECT one, other, took FROM made WHERE took >= '0'
+), settled AS (
+    SELECT one AS id FROM decided UNION SELECT other FROM decided
 )
 SELECT 'record' AS kind, chosen.merged, chosen.own, paired.id IS NOT NULL AS in_pair,
-       NULL::numeric AS hours
-  FROM chosen LEFT JOIN paired ON paired.id = chosen.id
+       settled.id IS NOT NULL AS is_decided, NULL::numeric AS hours
+  FROM chosen LEFT JOIN paired ON paired.id = chosen.id LEFT JOIN settled ON settled.id = chosen.id
  UNION ALL
-SELECT 'pair', NULL, NULL, NULL, NULL FROM pair
+SELECT 'pair', NULL, NULL, NULL, NULL, NULL FROM pair
   LEFT JOIN chosen AS one ON one.id = current_one
   LEFT JOIN chosen AS other ON other.id = current_other
  WHERE one.id IS NOT NULL OR other.id IS NOT NULL
  UNION ALL
-SELECT 'decision', NULL, NULL, NULL, extract(epoch FROM took) / 3600 FROM decided
+SELECT 'decision', NULL, NULL, NULL, NULL, extract(epoch FROM took) / 3600 FROM decided
   LEFT JOIN chosen AS one ON one.id = decided.one
   LEFT JOIN chosen AS other ON other.id = decided.other
- WHERE took >= '0' AND (one.id IS NOT NULL OR other.id IS NOT NULL)
+ WHERE one.id IS NOT NULL OR other.id IS NOT NULL
 """,
     columns=(
         count("registered", "records", "records registered, merged away, erased, or not", _RECORD),
@@ -64,7 +68,6 @@ SELECT 'decision', NULL, NULL, NULL, extract(epoch FROM took) / 3600 FROM decide
             "records",
             "those that were merged away: duplicates, as a person confirmed",
             _MERGED,
-            part_of="registered",
         ),
         share(
             "confirmedShare",
@@ -78,14 +81,12 @@ SELECT 'decision', NULL, NULL, NULL, extract(epoch FROM took) / 3600 FROM decide
             "records",
             "records that stand for a person of their own: registered, not merged away or erased",
             _OWN,
-            part_of="registered",
         ),
         count(
             "recordsInOpenPairs",
             "records",
             "those of them that are in a pair that nobody has decided about",
             _IN_PAIR,
-            part_of="records",
         ),
         share(
             "rate",
@@ -99,12 +100,20 @@ SELECT 'decision', NULL, NULL, NULL, extract(epoch FROM took) / 3600 FROM decide
             "pairs",
             "pairs of records that may be one person's and that nobody has decided about",
             "count(*) FILTER (WHERE kind = 'pair')",
+            rests_on="recordsInOpenPairs",
+        ),
+        count(
+            "recordsDecided",
+            "records",
+            "records registered of which some pair was decided, as `decisions` counts them",
+            "count(*) FILTER (WHERE kind = 'record' AND is_decided)",
         ),
         count(
             "decisions",
             "pairs",
             "pairs found by matching that were decided: dismissed, or merged and not undone",
             "count(*) FILTER (WHERE kind = 'decision')",
+            rests_on="recordsDecided",
         ),
         percentile(
             "decisionMedian",
@@ -124,4 +133,9 @@ SELECT 'decision', NULL, NULL, NULL, extract(epoch FROM took) / 3600 FROM decide
         ),
     ),
     chart=Chart((), ("rate", "confirmedShare")),
+    parts=(
+        Parts("registered", ("confirmed", "records")),
+        Parts("registered", ("recordsDecided",)),
+        Parts("records", ("recordsInOpenPairs",)),
+    ),
 )

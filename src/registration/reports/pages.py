@@ -29,6 +29,9 @@ $ curl -sG "$SERVICE/v1/reports/registrations" -H "Authorization: Bearer $TOKEN"
 | `format` | `json` or `csv`; if absent, by the `Accept` header |
 | `minPosition` | wait up to 2 s until the answer includes this position of the log |
 
+`hour` of the census and `flag` of consents are grouped by in any case: without them, who stays for
+eight hours or answers about five flags would count as so many.
+
 The JSON has `name`, `asOf`, `position` (how far in the log it goes), `timeZone`, `from`, `to`,
 `facility`, `suppressed`, `columns` and `items`. The CSV (RFC 4180, UTF-8) has the same rows;
 null is an empty cell, and text that a spreadsheet could take for a formula (`=`, `+`, `-`, `@`)
@@ -59,17 +62,29 @@ A count from 1 to `REGISTRATION_REPORT_THRESHOLD` - 1 (threshold 5, unless set) 
 from callers with neither `patient:read` nor `audit:read`: it is null, and its row says
 `suppressed`. With it go, in the same row, what would give it away:
 
-- a count whose rest is small: 98 of 100 says 2 as well;
-- a count that is a part of one that is kept back;
-- every share and every median that rests on one that is kept back.
+- the smallest part that would be shown, where what is left of the whole without the parts shown is
+  small: 98 of 100 says 2 as well, and of 11 patients of whom 5 granted, 5 refused and 1 withdrew,
+  `withdrawn` would follow from the others;
+- a count that is a part of one that is kept back, unless it is a part of another that is not;
+- every share, median and count that rests on one that is kept back.
 
-Zero is shown. There are no rows of totals among others.
+Where one person may count several times, the persons decide: `encounters` are shown where
+`patients` are, `openPairs` where `recordsInOpenPairs` are, `decisions` where `recordsDecided` are.
+
+These are the parts that anybody can subtract from their whole. Those in one line exclude each
+other:
+
+{parts}
+
+Zero is shown. No answer has totals of its rows among them. `sync-health` counts mutations and
+devices: five mutations may all be about one patient.
 
 **What this does not protect.** It guards one answer, not what follows from several: whoever asks
 with and without a dimension, for windows that differ by a day, or again after one more
-registration, can subtract. That a row is there at all says that there is somebody. Percentiles are
-of real people, if of enough of them. Nobody should get `report:read` who may not be trusted with
-that; publish tables, not access."""
+registration, can subtract. That a row is there at all says that there is somebody. What is kept
+back lies in a range that the others of its row leave; with a threshold of 2 it is 1. Percentiles
+are of real people, if of enough of them. Nobody should get `report:read` who may not be trusted
+with that; publish tables, not access."""
 
 _ERASED = """\
 ## Patients who were erased
@@ -118,7 +133,15 @@ SELECT date_trunc('month', registered_at) AS month, gender, count(*)
 - **Keys.** `patient_key` and `encounter_key` are the first 80 bits of sha256 over a secret of this
   installation (`registration.analytics_salt`), the tenant and the id, in hexadecimal. They are the
   same in every view and after a rebuild or a restore. Without the secret, which the role cannot
-  read, nobody comes from an id to a key or back.
+  read, nobody computes a key from an id, or an id from a key.
+- **Times.** An id of a patient or an encounter begins with the time at which it was made, to the
+  millisecond (UUID version 7). So the views show whole minutes, of a registration the whole hour of
+  UTC, and latencies in whole seconds up to a minute and in whole minutes above, all rounded up.
+  Waiting and stay are rounded to the minute from the exact times. What remains possible: whoever
+  holds ids looks for what happened in their minute or hour, and where little happens, that is one
+  row, and its key leads to all the others of the same patient. Rows that are not sorted come about
+  in the order in which they were stored, as ids are sorted too. So do not give the role to somebody
+  who also holds ids, or knows when a patient came.
 - **All tenants.** The role sees the rows of every tenant, told apart by `tenant`. Where tenants
   must not see each other, do not give it out: let each ask for reports with a token of its own.
 - **Rebuilds.** The views are made together with the tables and change places with them, so they go
@@ -179,7 +202,7 @@ def parts(table: Table) -> list[str]:
         *(_report(report, table) for report in REPORTS.values()),
         _COST,
         _SYNC,
-        _SMALL,
+        _SMALL.replace("{parts}", _parts(table)),
         _ERASED,
         _VIEWS.replace("{role}", ROLE),
         *(_view(view, table) for view in VIEWS),
@@ -192,15 +215,25 @@ def _report(report: Report, table: Table) -> str:
     if report.default_days == 1:
         window = "today"
     most = "" if report.most_days is None else f", at most {report.most_days} days"
-    columns = (*report.columns, *((SUPPRESSED,) if report.small_counts else ()))
     return "\n\n".join(
         [
             f"## `{report.name}`",
             report.definition,
             f"{report.period} Without them {window}{most}.",
-            table(("column", "type", "unit", "definition"), map(_row, columns)),
+            table(
+                ("column", "type", "unit", "definition"), map(_row, (*report.columns, SUPPRESSED))
+            ),
         ]
     )
+
+
+def _parts(table: Table) -> str:
+    rows = (
+        (f"`{report.name}`", f"`{each.whole}`", ", ".join(f"`{name}`" for name in each.parts))
+        for report in REPORTS.values()
+        for each in report.parts
+    )
+    return table(("report", "whole", "parts"), rows)
 
 
 def _row(column: Column) -> Sequence[str]:

@@ -4,7 +4,16 @@
 
 from typing import LiteralString
 
-from registration.reports.declared import Chart, Column, Report, count, dimension, percentile, share
+from registration.reports.declared import (
+    Chart,
+    Column,
+    Parts,
+    Report,
+    count,
+    dimension,
+    percentile,
+    share,
+)
 
 OFFLINE_AFTER_SECONDS = 60
 """What arrived later than this after its capture was captured offline."""
@@ -86,7 +95,6 @@ SELECT day, registered_facility AS facility, gender, latency,
             "records",
             "those of which the time of capture is known",
             "count(latency)",
-            part_of="registrations",
         ),
         percentile(
             "latencyMedian",
@@ -107,13 +115,14 @@ SELECT day, registered_facility AS facility, gender, latency,
         ),
     ),
     chart=Chart(("day",), ("registrations",), upright=True),
+    parts=(Parts("registrations", ("captured",)),),
 )
 
 
 def _having(name: str, what: str, condition: LiteralString) -> tuple[Column, Column]:
     part: LiteralString = "count(*) FILTER (WHERE " + condition + ")"
     return (
-        count(name, "records", f"records {what}", part, part_of="patients"),
+        count(name, "records", f"records {what}", part),
         share(f"{name}Share", f"share of records {what}", name, part, "count(*)"),
     )
 
@@ -162,6 +171,16 @@ SELECT p.facility, p.birth_date, p.birth_estimated, p.next_of_kin, p.telecom,
             "estimatedShare",
         ),
     ),
+    parts=(
+        Parts("patients", ("birthDate",)),
+        Parts("patients", ("identifier",)),
+        Parts("patients", ("nextOfKin",)),
+        Parts("patients", ("telecom",)),
+        Parts("patients", ("januaryFirst",)),
+        Parts("patients", ("estimated",)),
+        Parts("birthDate", ("januaryFirst",)),
+        Parts("birthDate", ("estimated",)),
+    ),
 )
 
 
@@ -170,7 +189,7 @@ _PEOPLE: LiteralString = "coalesce(sum(people), 0)::bigint"
 
 def _saying(decision: str, held: LiteralString) -> tuple[Column, Column]:
     return (
-        count(decision, "patients", f"patients whose decision is `{decision}`", held, "patients"),
+        count(decision, "patients", f"patients whose decision is `{decision}`", held),
         share(
             f"{decision}Share",
             f"share of patients whose decision is `{decision}`",
@@ -212,7 +231,12 @@ SELECT c.flag, p.facility, 0, c.decision
    AND c.flag = ANY(%(flags)s::text[]) AND """
     + _LIVING,
     columns=(
-        dimension("flag", "flag", "the consent flag"),
+        dimension(
+            "flag",
+            "flag",
+            "the consent flag; always grouped by, as each patient counts for every flag",
+            always=True,
+        ),
         dimension("facility", "facility", "the facility that the record belongs to; null without"),
         count("patients", "patients", "patients who lived at the instant", _PEOPLE),
         *_saying("granted", "count(*) FILTER (WHERE decision = 'granted')"),
@@ -220,4 +244,5 @@ SELECT c.flag, p.facility, 0, c.decision
         *_saying("withdrawn", "count(*) FILTER (WHERE decision = 'withdrawn')"),
     ),
     chart=Chart(("flag",), ("grantedShare", "refusedShare", "withdrawnShare")),
+    parts=(Parts("patients", ("granted", "refused", "withdrawn")),),
 )

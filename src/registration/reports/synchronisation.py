@@ -19,13 +19,12 @@ SYNC_HEALTH = Report(
         "How synchronisation goes. The service sees what arrives: what still waits on a device is "
         "known when it comes. Refusals are counted by code: what the record stands against once, "
         "however often the device asks again, and what the mutation itself cannot do each time. "
-        "Devices are those that have ever pushed, whatever the window. What counts here is "
-        "mutations and devices, not patients: nothing is kept back."
+        "Devices are those that have ever pushed, whatever the window. A mutation is about a "
+        "patient: small counts are kept back here too."
     ),
     period="Arrived on a day from `from` up to, not including, `to`.",
     default_days=31,
     most_days=366,
-    small_counts=False,
     source="""
 SELECT 'mutation' AS kind, m.facility, NULL AS code, NULL AS outcome, 1 AS number,
        extract(epoch FROM m.recorded_at - m.captured_at) AS age, NULL::boolean AS lost
@@ -88,11 +87,14 @@ SELECT 'device', d.facility, NULL, NULL, 1, NULL,
             "coalesce(sum(number) FILTER (WHERE outcome = 'blocked'), 0)::bigint",
         ),
         count("devices", "devices", "devices known", "count(*) FILTER (WHERE kind = 'device')"),
-        count(
+        Column(
             "devicesNotSeen",
+            "integer",
             "devices",
-            f"those that have not pushed for {NOT_SEEN_DAYS} days",
+            f"those that have not pushed for {NOT_SEEN_DAYS} days; shown where `devices` is",
             "count(*) FILTER (WHERE lost)",
+            "derived",  # one silent device of many is what this report is for, and is no person
+            rests_on="devices",
         ),
     ),
     chart=Chart(("code",), ("applied", "conflicts", "rejections", "blocked")),
