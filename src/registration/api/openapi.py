@@ -183,6 +183,7 @@ def _settle(operation: dict[str, Any], path: str, *, reads: bool) -> None:
         common = problems(
             "MALFORMED_REQUEST",
             "UNAUTHENTICATED",
+            "VALIDATION_FAILED",
             "TOO_MANY_REQUESTS",
             "INTERNAL_ERROR",
             "UNAVAILABLE",

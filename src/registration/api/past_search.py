@@ -26,7 +26,11 @@ MOST_CANDIDATES = 200
 
 
 async def search_past(
-    request: Request, caller: Caller, query: SearchQuery, as_of: datetime
+    request: Request,
+    caller: Caller,
+    query: SearchQuery,
+    as_of: datetime,
+    min_position: int | None,
 ) -> Response:
     """Return who met the query at an instant, by their ids; each as it was known then.
 
@@ -45,7 +49,7 @@ async def search_past(
         request,
         NAME,
         tenant,
-        known,
+        max(known, min_position or 0),
         lambda view: ever_called(view, tenant, asked, MOST_CANDIDATES + 1),
     )
     if len(candidates) > MOST_CANDIDATES:

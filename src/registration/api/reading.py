@@ -19,6 +19,7 @@ from starlette.responses import Response
 
 from registration.api.auth import Caller
 from registration.api.cursors import decode_cursor, encode_cursor
+from registration.api.parameters import refuse_undeclared
 from registration.api.requests import authenticated, detached, path_id, saw, services
 from registration.command import require_scope
 from registration.domain.aggregate import Aggregate
@@ -42,8 +43,6 @@ def _as_written(value: Any) -> Any:
 AggregateId = Annotated[UUID, BeforeValidator(_as_written), Path(alias="id")]
 
 POSITION_WAIT = 2.0
-_QUERY = frozenset({"asOf", "version", "minPosition"})
-_WITH_VALIDITY = _QUERY | {"validAt"}
 _INSTANT = re.compile(
     r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)", re.ASCII
 )
@@ -77,7 +76,8 @@ async def as_it_stood(request: Request, kind: type[Aggregate[Any]]) -> tuple[Cal
     if kind.READ_SCOPE is not None:
         require_scope(caller.scopes, kind.READ_SCOPE)
     its_id = path_id(request, "id", kind.KIND)
-    as_of, version, valid_at = _moment(request, kind)
+    refuse_undeclared(request, request.scope["observation"].operation)
+    as_of, version, valid_at = _moment(request)
     await reached(request, caller.tenant, request.query_params.get("minPosition"))
     loaded = await services(request).store.load(
         LoadRequest(caller.tenant, its_id, until=version or LATEST)
@@ -150,17 +150,11 @@ async def reached(request: Request, tenant: str, position: int | str | None) -> 
         raise DomainError("READ_MODEL_BEHIND", "The log has not reached minPosition.")
 
 
-def _moment(
-    request: Request, kind: type[Aggregate[Any]]
-) -> tuple[datetime | None, int | None, datetime | None]:
+def _moment(request: Request) -> tuple[datetime | None, int | None, datetime | None]:
     """Return what ``asOf``, ``version`` and ``validAt`` say; all absent means now."""
     query = request.query_params
     if not query:
         return None, None, None
-    for name in query:
-        known = name in (_WITH_VALIDITY if kind.HAS_VALIDITY else _QUERY)
-        if not known or len(query.getlist(name)) > 1:
-            raise invalid(f"/{name}", "is no parameter of this query, or stands twice")
     if "asOf" in query and "version" in query:
         raise invalid("/asOf", "cannot be combined with version")
     version = _number(query.get("version"), "/version")
@@ -214,15 +208,8 @@ async def from_view(
     return await detached(found())
 
 
-class Freshness(BaseModel):
-    """The parameter of every query of a read model: what the answer has to include."""
-
-    model_config = ConfigDict(extra="forbid", alias_generator=to_camel, hide_input_in_errors=True)
-
-    min_position: Annotated[
-        int | None,
-        Field(ge=0, lt=2**63, description="Wait up to 2 s until the answer includes this position"),
-    ] = None
+class _Parameters(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel, hide_input_in_errors=True)
 
     @field_validator("*")
     @classmethod
@@ -232,11 +219,24 @@ class Freshness(BaseModel):
         return value
 
 
-class Page(Freshness):
-    """The parameters of every list."""
+class Freshness(_Parameters):
+    """The parameter of every query of a read model: what the answer has to include."""
+
+    min_position: Annotated[
+        int | None,
+        Field(ge=0, lt=2**63, description="Wait up to 2 s until the answer includes this position"),
+    ] = None
+
+
+class Part(_Parameters):
+    """The parameters of a list that is not made from the log: which part of it."""
 
     limit: Annotated[int, Field(ge=1, le=200)] = 50
     cursor: Annotated[str | None, Field(max_length=2000)] = None
+
+
+class Page(Part, Freshness):
+    """The parameters of every other list."""
 
 
 async def history_of(
