@@ -416,7 +416,7 @@ def _get_one(path: str, kind: type[Aggregate[Any]], model: type[BaseModel]) -> d
                 "UNAUTHENTICATED",
                 "FORBIDDEN",
                 "NOT_FOUND",
-                *(() if kind.OUTLIVES_ERASURE else ("ERASED",)),
+                "ERASED",
                 "VALIDATION_FAILED",
                 "UNAVAILABLE",
                 "READ_MODEL_BEHIND",

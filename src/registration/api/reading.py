@@ -82,7 +82,8 @@ async def as_it_stood(request: Request, kind: type[Aggregate[Any]]) -> tuple[Cal
     loaded = await services(request).store.load(
         LoadRequest(caller.tenant, its_id, until=version or LATEST)
     )
-    refuse_erased(kind, loaded.events)
+    past = as_of is not None or version is not None
+    refuse_erased(kind, loaded.events, past=past)
     found = kind.of(its_id, known_at(as_of, loaded.events))
     if found is None or (version is not None and found.version != version):
         raise not_found(kind.KIND if version is None else f"version of the {kind.KIND}")
