@@ -51,14 +51,17 @@ class Reply(NamedTuple):
     """What became of a command: the aggregate, and where that stands in the log.
 
     ``created``: the operation makes something new. ``replayed``: an earlier request with this key
-    did it, and nothing was done now. ``added``: collection and id of the entry that was added.
-    ``part``: what the command is about, where that has a version of its own and is there.
+    did it, and nothing was done now. ``told``: events in the log say that this request was here;
+    without any, whoever is shown is shown as by a read. ``added``: collection and id of the entry
+    that was added. ``part``: what the command is about, where that has a version of its own and is
+    there.
     """
 
     aggregate: Aggregate[Any]
     position: int
     created: bool
     replayed: bool
+    told: bool
     added: tuple[str, UUID] | None = None
     part: Part | None = None
 

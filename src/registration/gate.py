@@ -417,4 +417,6 @@ def _reply(
     if handler.adds is not None:
         chosen = getattr(attempt.command.payload, "id", None)
         added = (handler.adds, chosen or added_entry(made[-1]))
-    return Reply(aggregate, position, handler.makes, replayed, added, attempt.part(aggregate))
+    told = bool(made) and not replayed
+    part = attempt.part(aggregate)
+    return Reply(aggregate, position, handler.makes, replayed, told, added, part)

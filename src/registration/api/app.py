@@ -47,6 +47,7 @@ from registration.api.commands import endpoint_of
 from registration.api.metrics import Metrics
 from registration.api.observe import Observed, stderr_log
 from registration.api.openapi import document
+from registration.api.parameters import parameters_of
 from registration.api.problems import PROBLEMS, problem
 from registration.api.pull import policy_of
 from registration.api.push import push
@@ -87,7 +88,10 @@ from registration.sync.push import Pusher
 
 _TIDY_SECONDS = 600.0
 _IN_A_PATH = "/:@!$&'()*+,;="
-_DESCRIPTION = "Who a patient is: an event-sourced patient registration service."
+_DESCRIPTION = """\
+Who a patient is: an event-sourced patient registration service.
+
+A query refuses (422) a parameter that it does not declare here, and one that stands twice."""
 
 
 def create_app(
@@ -210,7 +214,7 @@ def _lifespan(settings: Settings, clock: Callable[[], datetime] | None) -> Any:
             policy_of(settings),
             access,
         )
-        app.openapi()
+        app.state.parameters = parameters_of(app.openapi())
         tidying = asyncio.create_task(_tidy(store))
         collect_seldom()
         try:

@@ -13,11 +13,11 @@ from registration.access_query import Accessed, AccessQuery, Gap, find_gaps, fin
 from registration.api.auth import Caller
 from registration.api.cursors import encode_cursor, place_of
 from registration.api.openapi import problems
-from registration.api.reading import AggregateId, Page, from_view, instant, json_answer
+from registration.api.reading import AggregateId, Part, from_view, instant, json_answer
 from registration.api.requests import AuditReader, detached, saw, services
 from registration.api.wire_audit import AccessList, AuditedEvents
 from registration.audit_trail import shown_event, shown_read
-from registration.domain.errors import invalid, not_found
+from registration.domain.errors import not_found
 from registration.domain.patient_resource import Patient
 from registration.eventstore.mapper import TOPICS
 from registration.eventstore.store import LoadRequest
@@ -35,7 +35,7 @@ Until = Annotated[str | None, Field(alias="to", description="Before this instant
 class EventSearch(BaseModel):
     """Which events to list; all given criteria must hold."""
 
-    model_config = ConfigDict(extra="forbid", alias_generator=to_camel, hide_input_in_errors=True)
+    model_config = ConfigDict(alias_generator=to_camel, hide_input_in_errors=True)
 
     after: Annotated[int, Field(ge=0, lt=2**62, description="Events past this position")] = 0
     type: Annotated[str | None, Field(max_length=64)] = None
@@ -110,7 +110,7 @@ async def audit_events(
     )
 
 
-class PatientAccessSearch(Page):
+class PatientAccessSearch(Part):
     """Which reads of a patient to list; all given criteria must hold."""
 
     actor: Actor = None
@@ -162,8 +162,6 @@ async def patient_access(
 async def _reads(
     request: Request, caller: Caller, query: PatientAccessSearch, patient_id: UUID | None
 ) -> Response:
-    if query.min_position is not None:
-        raise invalid("/minPosition", "says nothing of reads, which are not in the log")
     its = services(request)
     asked = AccessQuery(
         caller.tenant,

@@ -239,4 +239,4 @@ async def dismiss(request: Request, route: CommandRoute) -> Response:
     ):
         raise not_found("candidate")
     reply = await its.gate.handle(command, context)
-    return answer(reply._replace(created=False), caller)
+    return answer(request, reply._replace(created=False), caller)

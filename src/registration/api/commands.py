@@ -4,7 +4,7 @@ The bodies are validated once, straight from the bytes, in plain Starlette route
 per-request machinery would cost as much again as everything else (``docs/decisions/0003``).
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 from uuid import UUID
 
@@ -26,6 +26,7 @@ from registration.api.requests import (
     path_key,
     query_of,
     read_body,
+    saw,
     services,
     validated_query,
 )
@@ -45,7 +46,7 @@ def endpoint_of(route: CommandRoute) -> Callable[[Request], Awaitable[Response]]
 
     async def endpoint(request: Request) -> Response:
         caller, reply = await carried_out(request, route)
-        return answer(reply, caller)
+        return answer(request, reply, caller)
 
     return endpoint
 
@@ -109,12 +110,22 @@ def command_of(
     )
 
 
-def answer(reply: Reply, caller: Caller, more: Mapping[str, Any] | None = None) -> Response:
+def answer(
+    request: Request,
+    reply: Reply,
+    caller: Caller,
+    more: Mapping[str, Any] | None = None,
+    beside: Iterable[UUID | str] = (),
+) -> Response:
     """Return the response to a command: what it was about, its version, where the log stands.
 
     A caller who may write but not read gets the id and the version alone. ``more`` are members
-    beside those of the resource.
+    beside those of the resource, ``beside`` whom they show beside its patients. A command that
+    left nothing in the log is recorded like a read, whatever the caller gets: that nothing had to
+    change says what the record holds.
     """
+    if not reply.told and (patient_ids := [*reply.aggregate.patient_ids, *beside]):
+        saw(request, patient_ids)
     shown = reply.part or reply.aggregate
     headers = {"ETag": f'"{shown.version}"', "X-Log-Position": str(reply.position)}
     if reply.created:

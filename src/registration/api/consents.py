@@ -95,10 +95,18 @@ async def consents(
 async def consent(
     request: Request, caller: Reader, patient_id: AggregateId, _flag: Flag
 ) -> Response:
-    """Return the last decision about a flag; its ETag is what the next one states as If-Match."""
+    """Return the last decision about a flag; its ETag is what the next one states as If-Match.
+
+    Where a decision about the flag states a `validFrom` or a `validUntil`, the answer is never 304:
+    `inForce` changes with the time, and no version with it.
+    """
     decisions = await _decisions(request, caller, patient_id)
-    last, now = decisions[-1], services(request).clock()
-    return versioned(request, last.version, _shown(request, last, decisions, now))
+    last = decisions[-1]
+    # what is recorded has begun, whatever the clock of this process says of that of the log
+    shown = _shown(request, last, decisions, max(services(request).clock(), last.recorded_at))
+    if any(said.valid_from or said.valid_until for said in decisions):
+        return json_answer(shown, {"ETag": f'"{last.version}"'})
+    return versioned(request, last.version, shown)
 
 
 @router.get(

@@ -95,13 +95,13 @@ async def carry_out(request: Request, route: CommandRoute) -> Response:
     """Carry out a command on an encounter; the answer says where its patient is found now."""
     caller, reply = await carried_out(request, route)
     if "encounter:read" not in caller.scopes:
-        return answer(reply, caller)
+        return answer(request, reply, caller)
     encounter: Any = reply.aggregate
     if reply.created and not reply.replayed:
         found_under = encounter.state.patient_id  # none is opened of a merged-away record
     else:
         found_under = (await _current(request, caller, encounter)).patient_id
-    return answer(reply, caller, {CURRENT: found_under})
+    return answer(request, reply, caller, {CURRENT: found_under})
 
 
 async def _current(request: Request, caller: Caller, encounter: Any) -> Current:

@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from registration.api.cursors import decode_cursor, encode_cursor
 from registration.api.openapi import problems
-from registration.api.reading import Page, json_answer
+from registration.api.reading import Part, json_answer
 from registration.api.requests import AuditReader, detached, services
 from registration.api.wire import Answer
 from registration.domain.errors import DomainError, invalid
@@ -115,7 +115,7 @@ async def verify(request: Request, caller: AuditReader) -> Response:
     responses=problems("FORBIDDEN", "VALIDATION_FAILED", "UNAVAILABLE"),
 )
 async def checkpoints(
-    request: Request, caller: AuditReader, page: Annotated[Page, Query()]
+    request: Request, caller: AuditReader, page: Annotated[Part, Query()]
 ) -> Response:
     """List copies of the checkpoints, the newest first; those in the folder are what counts."""
     before = NEWEST

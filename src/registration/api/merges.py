@@ -170,13 +170,13 @@ async def unmerge(request: Request, route: CommandRoute) -> Response:
     """Undo the merge; what was recorded on the survivor meanwhile stays, and is listed."""
     caller, reply = await carried_out(request, route)
     if PATIENT_SCOPE not in caller.scopes:
-        return answer(reply, caller)
+        return answer(request, reply, caller)
     listed: list[Any] | None
     try:
         listed = [each.plain() for each in await _to_review(request, caller, reply.aggregate)]
     except (DomainError, psycopg.OperationalError, PoolTimeout):
         listed = None  # it is undone; what to look at is not known in time
-    return answer(reply, caller, {"toReview": listed})
+    return answer(request, reply, caller, {"toReview": listed})
 
 
 @router.get(

@@ -1,7 +1,7 @@
 """Searching patients as they were known at an instant."""
 
 import asyncio
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -14,7 +14,7 @@ from registration.api.reading import from_view, json_answer, known_at
 from registration.api.requests import saw, services
 from registration.domain.errors import invalid
 from registration.domain.patient_resource import Patient
-from registration.eventstore.moments import position_before
+from registration.eventstore.moments import just_after, position_before
 from registration.eventstore.store import LoadRequest
 from registration.projections.past import NAME, PastQuery, ever_called
 from registration.projections.search_query import SearchQuery
@@ -26,7 +26,11 @@ MOST_CANDIDATES = 200
 
 
 async def search_past(
-    request: Request, caller: Caller, query: SearchQuery, as_of: datetime
+    request: Request,
+    caller: Caller,
+    query: SearchQuery,
+    as_of: datetime,
+    min_position: int | None,
 ) -> Response:
     """Return who met the query at an instant, by their ids; each as it was known then.
 
@@ -38,15 +42,14 @@ async def search_past(
         saw(request, ())
         return json_answer({"items": [], "next": None})
     its, tenant = services(request), caller.tenant
-    instant_after = as_of + timedelta(microseconds=1)
     known = await from_view(
-        request, NAME, tenant, None, lambda view: position_before(view, tenant, instant_after)
+        request, NAME, tenant, None, lambda view: position_before(view, tenant, just_after(as_of))
     )
     candidates = await from_view(
         request,
         NAME,
         tenant,
-        known,
+        max(known, min_position or 0),
         lambda view: ever_called(view, tenant, asked, MOST_CANDIDATES + 1),
     )
     if len(candidates) > MOST_CANDIDATES:

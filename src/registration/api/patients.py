@@ -146,7 +146,7 @@ async def search_patients(
     asked = SearchQuery(**query.model_dump(exclude={"min_position", "as_of"}))
     as_of = instant(query.as_of, "/asOf")
     if as_of is not None:
-        return await search_past(request, caller, asked, as_of)
+        return await search_past(request, caller, asked, as_of, query.min_position)
     page = await from_view(
         request,
         NAME,

@@ -93,7 +93,7 @@ async def set_portrait(request: Request, route: CommandRoute) -> Response:
                 await detached(kept)
 
     reply = await its.gate.handle(command._replace(beforehand=keep), context_of(caller, its))
-    return answer(reply, caller)
+    return answer(request, reply, caller)
 
 
 async def _made(body: bytes, media_type: str) -> PortraitImage:

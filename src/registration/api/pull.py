@@ -42,7 +42,7 @@ _EVENT_ID = re.compile(r"\d{1,18}", re.ASCII)
 class PullQuery(BaseModel):
     """What to pull."""
 
-    model_config = ConfigDict(extra="forbid", alias_generator=to_camel, hide_input_in_errors=True)
+    model_config = ConfigDict(alias_generator=to_camel, hide_input_in_errors=True)
 
     cursor: Annotated[
         str | None, Field(max_length=2000, description="From the answer before; none: everything")

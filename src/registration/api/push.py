@@ -273,13 +273,17 @@ def _entry(handler: Handler, said: str | None) -> UUID | str | None:
 
 
 def _seen(results: Iterable[Result]) -> list[UUID | str]:
-    """Return the patients of whom refusals tell something."""
-    return [
-        told
-        for result in results
-        if result.error is not None
-        for told in subjects(result.error, result.mutation.aggregate_id)
-    ]
+    """Return the patients of whom results tell something that leaves nothing in the log.
+
+    A duplicate tells a device what its own mutation made, by the version alone: that is not among
+    these.
+    """
+    found: list[UUID | str] = []
+    for result in results:
+        found += result.shows
+        if result.error is not None:
+            found += subjects(result.error, result.mutation.aggregate_id)
+    return found
 
 
 def _shown(result: Result) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from starlette.responses import Response
 
 from registration.api.auth import Caller
 from registration.api.cursors import decode_cursor, encode_cursor
+from registration.api.parameters import refuse_undeclared
 from registration.api.requests import authenticated, detached, path_id, saw, services
 from registration.command import require_scope
 from registration.domain.aggregate import Aggregate
@@ -42,8 +43,6 @@ def _as_written(value: Any) -> Any:
 AggregateId = Annotated[UUID, BeforeValidator(_as_written), Path(alias="id")]
 
 POSITION_WAIT = 2.0
-_QUERY = frozenset({"asOf", "version", "minPosition"})
-_WITH_VALIDITY = _QUERY | {"validAt"}
 _INSTANT = re.compile(
     r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)", re.ASCII
 )
@@ -58,7 +57,8 @@ def reader_of(kind: type[Aggregate[Any]]) -> Callable[[Request], Awaitable[Respo
     async def read(request: Request) -> Response:
         _, found = await as_it_stood(request, kind)
         etag = f'"{found.version}"'
-        if has(request, etag):
+        # what outlives an erasure reads otherwise after it, at the same version
+        if has(request, etag) and not kind.OUTLIVES_ERASURE:
             return Response(status_code=304, headers={"ETag": etag})
         return Response(found.encoded(), 200, {"ETag": etag}, "application/json")
 
@@ -76,12 +76,14 @@ async def as_it_stood(request: Request, kind: type[Aggregate[Any]]) -> tuple[Cal
     if kind.READ_SCOPE is not None:
         require_scope(caller.scopes, kind.READ_SCOPE)
     its_id = path_id(request, "id", kind.KIND)
-    as_of, version, valid_at = _moment(request, kind)
+    refuse_undeclared(request, request.scope["observation"].operation)
+    as_of, version, valid_at = _moment(request)
     await reached(request, caller.tenant, request.query_params.get("minPosition"))
     loaded = await services(request).store.load(
         LoadRequest(caller.tenant, its_id, until=version or LATEST)
     )
-    refuse_erased(kind, loaded.events)
+    past = as_of is not None or version is not None
+    refuse_erased(kind, loaded.events, past=past)
     found = kind.of(its_id, known_at(as_of, loaded.events))
     if found is None or (version is not None and found.version != version):
         raise not_found(kind.KIND if version is None else f"version of the {kind.KIND}")
@@ -116,7 +118,11 @@ async def loaded_aggregate(
 
 
 def has(request: Request, etag: str) -> bool:
-    """Whether the caller has this version already (RFC 9110, If-None-Match)."""
+    """Whether the caller has this version already (RFC 9110, If-None-Match).
+
+    Only to be asked of what nothing but a new version changes: neither the time, nor what becomes
+    of another record.
+    """
     seen = request.headers.get("if-none-match", "")
     return etag in seen or seen.strip() == "*"
 
@@ -145,17 +151,11 @@ async def reached(request: Request, tenant: str, position: int | str | None) -> 
         raise DomainError("READ_MODEL_BEHIND", "The log has not reached minPosition.")
 
 
-def _moment(
-    request: Request, kind: type[Aggregate[Any]]
-) -> tuple[datetime | None, int | None, datetime | None]:
+def _moment(request: Request) -> tuple[datetime | None, int | None, datetime | None]:
     """Return what ``asOf``, ``version`` and ``validAt`` say; all absent means now."""
     query = request.query_params
     if not query:
         return None, None, None
-    for name in query:
-        known = name in (_WITH_VALIDITY if kind.HAS_VALIDITY else _QUERY)
-        if not known or len(query.getlist(name)) > 1:
-            raise invalid(f"/{name}", "is no parameter of this query, or stands twice")
     if "asOf" in query and "version" in query:
         raise invalid("/asOf", "cannot be combined with version")
     version = _number(query.get("version"), "/version")
@@ -209,15 +209,8 @@ async def from_view(
     return await detached(found())
 
 
-class Freshness(BaseModel):
-    """The parameter of every query of a read model: what the answer has to include."""
-
-    model_config = ConfigDict(extra="forbid", alias_generator=to_camel, hide_input_in_errors=True)
-
-    min_position: Annotated[
-        int | None,
-        Field(ge=0, lt=2**63, description="Wait up to 2 s until the answer includes this position"),
-    ] = None
+class _Parameters(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel, hide_input_in_errors=True)
 
     @field_validator("*")
     @classmethod
@@ -227,11 +220,24 @@ class Freshness(BaseModel):
         return value
 
 
-class Page(Freshness):
-    """The parameters of every list."""
+class Freshness(_Parameters):
+    """The parameter of every query of a read model: what the answer has to include."""
+
+    min_position: Annotated[
+        int | None,
+        Field(ge=0, lt=2**63, description="Wait up to 2 s until the answer includes this position"),
+    ] = None
+
+
+class Part(_Parameters):
+    """The parameters of a list that is not made from the log: which part of it."""
 
     limit: Annotated[int, Field(ge=1, le=200)] = 50
     cursor: Annotated[str | None, Field(max_length=2000)] = None
+
+
+class Page(Part, Freshness):
+    """The parameters of every other list."""
 
 
 async def history_of(

@@ -101,7 +101,7 @@ async def report_list(_caller: Analyst) -> Response:
 class ReportQuery(BaseModel):
     """What is asked of a report. The window is half-open: `from` belongs to it, `to` does not."""
 
-    model_config = ConfigDict(extra="forbid", alias_generator=to_camel, hide_input_in_errors=True)
+    model_config = ConfigDict(alias_generator=to_camel, hide_input_in_errors=True)
 
     since: Annotated[Day, Field(alias="from", description="First day")] = None
     until: Annotated[Day, Field(alias="to", description="The day after the last one")] = None

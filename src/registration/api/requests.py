@@ -22,6 +22,7 @@ from starlette.types import Scope
 from registration.access import AccessLog, Read
 from registration.api.auth import Authenticator, Caller
 from registration.api.metrics import Metrics
+from registration.api.parameters import refuse_undeclared
 from registration.api.purpose import why_of
 from registration.command import require_scope
 from registration.domain.commands import KEY, LONGEST_NAME
@@ -354,10 +355,13 @@ def path_key(request: Request, name: str, what: str) -> str:
     return text
 
 
-def _with_scope(scope: str) -> Callable[[Request], Awaitable[Caller]]:
+def _with_scope(scope: str | None) -> Callable[[Request], Awaitable[Caller]]:
     async def caller(request: Request) -> Caller:
         found = await authenticated(request)
-        require_scope(found.scopes, scope)
+        if scope is not None:
+            require_scope(found.scopes, scope)
+        # here, since every query has a caller, and who may not ask is told nothing of how to
+        refuse_undeclared(request, request.scope["route"].operation_id)
         return found
 
     caller.__dict__["scope"] = scope  # what the OpenAPI document says of the routes
@@ -378,5 +382,5 @@ Syncer = Annotated[Caller, Depends(_with_scope("sync"))]
 """A device that synchronises."""
 AuditReader = Annotated[Caller, Depends(_with_scope("audit:read"))]
 """A caller who may look into the log as an auditor does."""
-AnyCaller = Annotated[Caller, Depends(authenticated)]
+AnyCaller = Annotated[Caller, Depends(_with_scope(None))]
 """A caller with a valid token, whatever its scopes."""

@@ -22,7 +22,7 @@ async def record_death(request: Request, route: CommandRoute) -> Response:
     """Record the death; what is open stays open, for a human to look at, and is listed."""
     caller, reply = await carried_out(request, route)
     if "encounter:read" not in caller.scopes:
-        return answer(reply, caller)
+        return answer(request, reply, caller)
     asked = EncounterQuery(
         caller.tenant, patient_id=reply.aggregate.id, statuses=_OPEN, limit=_MOST
     )
@@ -34,4 +34,5 @@ async def record_death(request: Request, route: CommandRoute) -> Response:
         still_open = [shown(document, current) for _, _, document, current in rows]
     except (DomainError, psycopg.OperationalError, PoolTimeout):
         still_open = None  # the death is stored; what is open is not known in time
-    return answer(reply, caller, {"openEncounters": still_open})
+    theirs = [each["patientId"] for each in still_open or ()]
+    return answer(request, reply, caller, {"openEncounters": still_open}, theirs)

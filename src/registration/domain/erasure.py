@@ -138,9 +138,9 @@ def party_of_request(_state: None, command: commands.RequestErasure) -> tuple[UU
     return (command.patient_id,)
 
 
-def party_of_decision(state: ErasureState, _command: Model) -> tuple[UUID]:
-    """Return the patient that a decision is about."""
-    return (state.patient_id,)
+def party_of_decision(state: ErasureState, _command: Model) -> tuple[UUID, ...]:
+    """Return the patient that a decision is about; none where nothing is left to decide."""
+    return (state.patient_id,) if state.status == "requested" else ()
 
 
 def decide_request(

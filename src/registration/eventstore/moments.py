@@ -4,7 +4,7 @@ A tenant's log is dense and its times only grow, so halving finds the place with
 twenty events; no index on the time is needed.
 """
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
@@ -25,6 +25,17 @@ WITH RECURSIVE halving (low, high) AS (
 SELECT max(low) FROM halving
 """
 """The position of the last event of ``tenant`` recorded before ``at``; 0 where there is none."""
+
+
+_TICK = timedelta(microseconds=1)
+
+
+def just_after(moment: datetime) -> datetime:
+    """Return the next instant; of the last one that there is, itself: nothing is recorded then."""
+    try:
+        return moment + _TICK
+    except OverflowError:
+        return moment
 
 
 async def position_before(connection: AsyncConnection[TupleRow], tenant: str, at: datetime) -> int:

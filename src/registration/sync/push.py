@@ -79,7 +79,8 @@ class Result:
     """What became of a mutation, and ``position``: how far its record stands in the log.
 
     ``version`` is what a next ``baseVersion`` would state. A duplicate has in ``original`` what
-    became of it the first time.
+    became of it the first time. ``shows`` are the patients of whom it tells that the record said
+    so already: of that nothing is in the log.
     """
 
     mutation: Mutation
@@ -89,6 +90,7 @@ class Result:
     position: int = 0
     original: Status | None = None
     retry_after: int | None = None
+    shows: Sequence[UUID] = ()
 
     @property
     def is_applied(self) -> bool:
@@ -245,7 +247,8 @@ class _Batch:
         if reply.replayed:
             self._resent = True  # then so is the rest, most likely
             return _again(mutation, version, reply.position)
-        return Result(mutation, Status.APPLIED, version, position=reply.position)
+        shows = () if reply.told else reply.aggregate.patient_ids
+        return Result(mutation, Status.APPLIED, version, position=reply.position, shows=shows)
 
 
 def _again(mutation: Mutation, version: int, position: int = 0) -> Result:
