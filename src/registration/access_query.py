@@ -43,12 +43,12 @@ class Accessed(NamedTuple):
 
 
 class Gap(NamedTuple):
-    """That reads are missing: ``lost`` of them, after a ``crash`` at most so many."""
+    """That reads of a time are missing: ``lost`` of them; after a ``crash`` nobody knows."""
 
     since: datetime
     until: datetime
     reason: str
-    lost: int
+    lost: int | None
 
 
 _FIND: LiteralString = """

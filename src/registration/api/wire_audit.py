@@ -69,12 +69,15 @@ class PatientRead(Answer):
 
 
 class AccessGap(Answer):
-    """Reads that are missing: exactly so many (overflow), or at most (crash)."""
+    """That reads from ``since`` to ``until`` are missing: an overflow counts them.
+
+    After a crash nobody knows how many there were, and there may have been none.
+    """
 
     since: datetime
     until: datetime
     reason: Literal["overflow", "crash"]
-    lost: int
+    lost: Annotated[int | None, Field(description="How many; null after a crash: nobody knows")]
 
 
 class AccessList(Answer):
