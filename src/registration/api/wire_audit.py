@@ -85,7 +85,11 @@ class AccessList(Answer):
 
     items: list[PatientRead]
     next: str | None
-    gaps: list[AccessGap]
+    gaps: Annotated[list[AccessGap], Field(description="The newest 100 of that time")]
+    more_gaps: Annotated[
+        bool,
+        Field(description="Whether there are more: ask for the time before the oldest of these"),
+    ]
 
 
 class FieldDifference(Answer):
