@@ -353,6 +353,21 @@ def test_who_lives_notices_another_ones_end(database: Database) -> None:
     asyncio.run(scenario())
 
 
+def test_who_is_never_idle_notices_it_too(database: Database) -> None:
+    async def scenario() -> None:
+        async with writing(database, heartbeat=0.1) as (log, _):
+            dead = AccessLog(database.url, most=5, lost=Lost())
+            await dead.open()
+            await kill(dead)
+            deadline = time.monotonic() + 5
+            while not database.gaps():
+                assert time.monotonic() < deadline
+                log.note(a_read())
+                await asyncio.sleep(0.02)
+
+    asyncio.run(scenario())
+
+
 def test_who_lives_is_not_taken_for_dead(database: Database) -> None:
     async def scenario() -> None:
         async with writing(database) as (log, _), writing(database, heartbeat=0.05):

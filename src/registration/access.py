@@ -17,6 +17,7 @@ makes nobody alive, and whose number is taken takes the next.
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -38,7 +39,7 @@ log = logging.getLogger(__name__)
 INTERVAL = 0.1
 """Seconds for which a read waits for others before it is written."""
 HEARTBEAT = 5.0
-"""Seconds between two signs of life of a process that has nothing to write."""
+"""Seconds between two signs of life of an idle process, and two looks for others that died."""
 STOP_SECONDS = 5.0
 """Seconds that a stopping process tries to write what is queued."""
 _BATCH = 500
@@ -104,6 +105,7 @@ class AccessLog:
         self._lost: dict[str, _Lost] = {}
         self._batch: _Batch | None = None
         self._until = datetime.now(UTC)
+        self._looked = 0.0
         self._noted = 0
         self._written = 0
         self._moved_on = asyncio.Condition()
@@ -224,7 +226,7 @@ class AccessLog:
         self._written += len(batch.rows)
         async with self._moved_on:
             self._moved_on.notify_all()
-        if not batch.rows:
+        if time.monotonic() >= self._looked + self._heartbeat:
             await self._note_gaps(connection, older_than=3 * self._heartbeat)
 
     def _next_batch(self) -> _Batch:
@@ -267,6 +269,7 @@ class AccessLog:
 
     async def _note_gaps(self, connection: Connection, *, older_than: float) -> None:
         """Note what processes left unwritten that ended without a word."""
+        self._looked = time.monotonic()
         cursor = await connection.execute(_GONE, (self._writer, older_than, _LOCKS))
         for (since,) in await cursor.fetchall():
             log.warning("access log: a process ended at once; reads since %s may be missing", since)
