@@ -1,6 +1,5 @@
 """The access log over HTTP: whoever was shown data of a patient is found there, and nobody else."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -397,47 +396,6 @@ class TestLookingIntoIt:
         answer = audited.auditor.get("/v1/audit/access", params=asked)
         told = problem(answer, 422, "VALIDATION_FAILED")
         assert [error["path"] for error in told["errors"]] == [place_of_it]
-
-
-class TestGaps:
-    @pytest.fixture
-    def audited(self, service: Service) -> Iterator[Audited]:
-        """A tenant with more gaps than are shown at once, each of a second."""
-        audited = Audited.of(service)
-        with psycopg.connect(service.database_url, autocommit=True) as connection:
-            connection.execute(
-                "INSERT INTO registration.access_log_gap (tenant, since, until, reason, lost)"
-                " SELECT %s, at, at + interval '1 s', 'overflow', 1"
-                "  FROM generate_series(timestamptz '2026-01-01 00:00:01Z',"
-                "                       '2026-01-01 00:02:30Z', '1 s') AS at",
-                (audited.desk.tenant,),
-            )
-            yield audited
-            connection.execute("DELETE FROM registration.access_log_gap")
-
-    def test_the_newest_are_shown_and_whether_there_are_more(self, audited):
-        found: list[str] = []
-        asked: dict[str, str] = {}
-        for count, more in ((100, True), (50, False)):
-            page = succeeded(audited.auditor.get("/v1/audit/access", params=asked))
-            assert (len(page["gaps"]), page["moreGaps"]) == (count, more)
-            found += [gap["since"] for gap in page["gaps"]]
-            asked = {"to": found[-1]}
-        assert found[0] == "2026-01-01T00:02:30Z"
-        assert found == sorted(set(found), reverse=True)
-
-    def test_each_says_when_why_and_how_many(self, audited):
-        asked = {"from": "2026-01-01T00:02:30.5Z"}
-        page = succeeded(audited.auditor.get("/v1/audit/access", params=asked))
-        assert page["gaps"] == [
-            {
-                "since": "2026-01-01T00:02:30Z",
-                "until": "2026-01-01T00:02:31Z",
-                "reason": "overflow",
-                "lost": 1,
-            }
-        ]
-        assert page["moreGaps"] is False
 
 
 def test_no_line_of_the_log_and_no_metric_says_who_was_read_or_why(audited, service):
