@@ -2,84 +2,27 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import uuid4
 
 import psycopg
 import pytest
+from tests.access_log import (
+    TENANT,
+    Database,
+    Lost,
+    a_read,
+    until,
+    writing,
+)
 
-from registration.access import AccessLog, Read
+from registration.access import AccessLog
 from registration.retention import forget_reads
-
-TENANT = "clinic"
-Scenario = Callable[[], Coroutine[Any, Any, None]]
-
-
-def a_read(count: int = 1, tenant: str = TENANT, at: datetime | None = None) -> Read:
-    ids = [str(uuid4()) for _ in range(count)]
-    at = at or datetime.now(UTC)
-    return Read(
-        tenant, at, "desk-1", None, None, "patient.read", ids, "TREAT", "tab\t \\ ünïcode", "r", 200
-    )
-
-
-class Database:
-    """What is in the tables, and the power to disturb whoever writes them."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-
-    def rows(self, statement: str) -> list[tuple[Any, ...]]:
-        with psycopg.connect(self.url, autocommit=True) as connection:
-            return connection.execute(statement.encode()).fetchall()
-
-    def count(self) -> int:
-        ((count,),) = self.rows("SELECT count(*) FROM registration.access_log")
-        return int(count)
-
-    def gaps(self) -> list[tuple[Any, ...]]:
-        return self.rows("SELECT tenant, reason, lost FROM registration.access_log_gap ORDER BY id")
-
-    def writers(self) -> int:
-        ((count,),) = self.rows("SELECT count(*) FROM registration.access_log_writer")
-        return int(count)
-
-    def hang_up(self) -> None:
-        """End the connections of the access logs, as a restart would."""
-        self.rows(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE application_name = 'registration access log'"
-            " AND datname = current_database()"
-        )
 
 
 @pytest.fixture
 def database(database_url: str) -> Database:
     return Database(database_url)
-
-
-class Lost:
-    def __init__(self) -> None:
-        self.count = 0
-
-    def __call__(self, count: int) -> None:
-        self.count += count
-
-
-@asynccontextmanager
-async def writing(
-    database: Database, most: int = 1000, **more: Any
-) -> AsyncIterator[tuple[AccessLog, Lost]]:
-    lost = Lost()
-    log = AccessLog(database.url, most=most, lost=lost, **more)
-    await log.open()
-    try:
-        yield log, lost
-    finally:
-        await log.close()
 
 
 def test_a_read_is_written_a_moment_later_as_it_was_noted(database: Database) -> None:
@@ -173,56 +116,6 @@ def test_a_commit_whose_answer_was_lost_is_not_written_twice(database: Database)
     assert database.count() == 3
 
 
-def test_who_ends_without_a_word_leaves_a_gap_that_the_next_one_tells(database: Database) -> None:
-    async def killed() -> None:
-        log = AccessLog(database.url, most=77, lost=Lost())
-        await log.open()
-        log.note(a_read())
-        await log.flush(2.0)
-        log.note(a_read())
-        assert log._task is not None
-        log._task.cancel()
-        assert log._connection is not None
-        await log._connection.close()
-
-    async def next_one() -> None:
-        async with writing(database):
-            pass
-
-    asyncio.run(killed())
-    assert (database.writers(), database.gaps()) == (1, [])
-    asyncio.run(next_one())
-    assert (database.count(), database.writers()) == (1, 0)
-    assert database.gaps() == [(None, "crash", 77)]
-    asyncio.run(next_one())
-    assert len(database.gaps()) == 1
-
-
-def test_who_lives_notices_another_ones_end(database: Database) -> None:
-    async def scenario() -> None:
-        async with writing(database, heartbeat=0.05):
-            dead = AccessLog(database.url, most=5, lost=Lost())
-            await dead.open()
-            assert dead._task is not None
-            dead._task.cancel()
-            assert database.gaps() == []
-            assert dead._connection is not None
-            await dead._connection.close()
-            await until(lambda: database.gaps() == [(None, "crash", 5)], 5.0)
-
-    asyncio.run(scenario())
-
-
-def test_who_lives_is_not_taken_for_dead(database: Database) -> None:
-    async def scenario() -> None:
-        async with writing(database) as (log, _), writing(database, heartbeat=0.05):
-            log.note(a_read())
-            await asyncio.sleep(0.5)
-
-    asyncio.run(scenario())
-    assert (database.gaps(), database.writers()) == ([], 0)
-
-
 def test_without_a_database_a_stop_ends_in_time_and_counts_what_is_lost(
     database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -257,10 +150,3 @@ def test_what_is_past_its_time_is_let_go(database: Database) -> None:
 
     asyncio.run(scenario())
     assert database.count() == 2
-
-
-async def until(happened: Callable[[], bool], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not happened():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.02)

@@ -5,18 +5,24 @@ commit on disk before the reads leave the queue.
 
 - A normal stop writes what is queued: nothing is lost.
 - A process that is killed loses what it had not written: reads of the last 100 ms, or since the
-  database went away, and at most ``most`` of them. Whoever writes next notes the gap.
+  database went away. Whoever writes next notes the gap, since the moment before which everything
+  was written. How many they were nobody knows: the counts of the next point go with the process.
 - Past ``most`` reads (the database is away, or too slow for long) further ones are not recorded.
   They are counted, and the next write says how many of which tenant are missing since when.
+
+Whether a process lives is told by an advisory lock on its number among the writers. A lock counts
+only with a holder who may write there: another login of the database can take any number, which
+makes nobody alive, and whose number is taken takes the next.
 """
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 import psycopg
@@ -33,7 +39,7 @@ log = logging.getLogger(__name__)
 INTERVAL = 0.1
 """Seconds for which a read waits for others before it is written."""
 HEARTBEAT = 5.0
-"""Seconds between two signs of life of a process that has nothing to write."""
+"""Seconds between two signs of life of an idle process, and two looks for others that died."""
 STOP_SECONDS = 5.0
 """Seconds that a stopping process tries to write what is queued."""
 _BATCH = 500
@@ -70,10 +76,14 @@ class _Lost:
 
 
 class _Batch(NamedTuple):
-    """What is written at once; it stays the same however often it is sent."""
+    """What is written at once; it stays the same however often it is sent.
+
+    With it, all reads before ``until`` are written, or told as lost.
+    """
 
     rows: list[tuple[object, ...]]
     lost: dict[str, _Lost]
+    until: datetime
 
 
 class AccessLog:
@@ -94,6 +104,8 @@ class AccessLog:
         self._queue: deque[Read] = deque()
         self._lost: dict[str, _Lost] = {}
         self._batch: _Batch | None = None
+        self._until = datetime.now(UTC)
+        self._looked = 0.0
         self._noted = 0
         self._written = 0
         self._moved_on = asyncio.Condition()
@@ -154,7 +166,7 @@ class AccessLog:
             done, _ = await asyncio.wait({self._task}, timeout=STOP_SECONDS)
             if not done:
                 self._task.cancel()
-        if len(self):
+        if self._owes:
             # this process' entry among the writers stays: the next one notes the gap
             self._count_lost(len(self))
             log.error("access log: %d reads could not be written before the stop", len(self))
@@ -181,6 +193,11 @@ class AccessLog:
     def _pending(self) -> bool:
         return bool(self._batch or self._queue or self._lost)
 
+    @property
+    def _owes(self) -> bool:
+        """Whether reads, or how many were lost, would be forgotten with this process."""
+        return bool(len(self) or self._lost or (self._batch and self._batch.lost))
+
     async def _rest(self) -> None:
         """Wait for something to write, and a moment longer for more of it."""
         if not self._pending:
@@ -203,65 +220,88 @@ class AccessLog:
                 for tenant, lost in batch.lost.items():
                     told = (tenant, lost.since, lost.until, lost.count)
                     await connection.execute(_OVERFLOW, told)
-                await self._enter(connection)
+                await self._show_life(connection, batch.until)
         self._batch = None
+        self._until = batch.until
         self._written += len(batch.rows)
         async with self._moved_on:
             self._moved_on.notify_all()
-        if not batch.rows:
+        if time.monotonic() >= self._looked + self._heartbeat:
             await self._note_gaps(connection, older_than=3 * self._heartbeat)
 
     def _next_batch(self) -> _Batch:
-        batch = _Batch([], self._lost)
-        self._lost = {}
-        while self._queue and len(batch.rows) < _BATCH:
+        rows: list[tuple[object, ...]] = []
+        lost, self._lost = self._lost, {}
+        while self._queue and len(rows) < _BATCH:
             read = self._queue.popleft()
             head = (read.tenant, read.at)
             who = (read.actor, read.client, read.facility, read.operation)
             why = (read.purpose, read.break_glass, read.request_id, read.status)
-            for patient_id in read.patient_ids:
-                batch.rows.append((*head, uuids.uuid7(), *who, patient_id, *why))
-        return batch
+            rows += [(*head, uuids.uuid7(), *who, its_id, *why) for its_id in read.patient_ids]
+        # nothing is noted meanwhile; what comes while the batch is written is later than this
+        now = datetime.now(UTC)
+        return _Batch(rows, lost, min(now, self._queue[0].at) if self._queue else now)
 
     async def _connected(self) -> Connection:
         if self._connection is None or self._connection.closed:
-            self._connection = await database.connect(self._url, name="access log")
-            await self._enter(self._connection)
-            await self._connection.execute(_LOCK, (_LOCKS, self._writer))
+            connection = self._connection = await database.connect(self._url, name="access log")
+            async with connection.transaction():
+                # the last connection may hold the lock of its number for some time yet
+                entered = await self._enter(connection, self._until)
+                await connection.execute(_LEAVE, (self._writer,))
+            self._writer = entered
         return self._connection
 
-    async def _enter(self, connection: Connection) -> None:
-        """Say that this process lives; enter it among the writers where it is not there."""
-        cursor = await connection.execute(_SEEN, (self._writer,))
-        if cursor.rowcount == 0:
-            row = await (await connection.execute(_ENTER, (self._most,))).fetchone()
-            self._writer = row[0] if row else None
-            await connection.execute(_LOCK, (_LOCKS, self._writer))
+    async def _show_life(self, connection: Connection, until: datetime) -> None:
+        """Say that this process lives, and before when all its reads are written."""
+        cursor = await connection.execute(_SEEN, (until, self._writer))
+        if cursor.rowcount == 0:  # somebody took it for dead
+            self._writer = await self._enter(connection, until)
+
+    async def _enter(self, connection: Connection, until: datetime) -> int:
+        """Enter this process among the writers, with the first number whose lock is free."""
+        while True:
+            cursor = await connection.execute(_ENTER, (until, _LOCKS))
+            for number, is_ours in await cursor.fetchall():
+                if is_ours:
+                    return int(number)
+                await connection.execute(_LEAVE, (number,))
 
     async def _note_gaps(self, connection: Connection, *, older_than: float) -> None:
         """Note what processes left unwritten that ended without a word."""
+        self._looked = time.monotonic()
         cursor = await connection.execute(_GONE, (self._writer, older_than, _LOCKS))
-        for (most,) in await cursor.fetchall():
-            log.warning("access log: a process ended at once; up to %d reads are missing", most)
+        for (since,) in await cursor.fetchall():
+            log.warning("access log: a process ended at once; reads since %s may be missing", since)
 
 
-_ENTER = "INSERT INTO access_log_writer (most) VALUES (%s) RETURNING id"
-_SEEN = "UPDATE access_log_writer SET seen_at = clock_timestamp() WHERE id = %s"
+# Entered and locked in one statement: no other process sees the one without the other.
+_ENTER = """
+WITH entered AS (INSERT INTO access_log_writer (written_until) VALUES (%s) RETURNING id)
+SELECT id, pg_try_advisory_lock(%s, id) FROM entered
+"""
+_SEEN = """
+UPDATE access_log_writer SET seen_at = clock_timestamp(), written_until = %s WHERE id = %s
+"""
 _LEAVE = "DELETE FROM access_log_writer WHERE id = %s"
-_LOCK = "SELECT pg_advisory_lock(%s, %s)"
 _OVERFLOW = """
 INSERT INTO access_log_gap (tenant, since, until, reason, lost) VALUES (%s, %s, %s, 'overflow', %s)
 """
-# the lock is looked at last, and given back with the transaction
+# Anybody may hold a lock: it is a sign of life only of a role that may write here, or be this one.
 _GONE = """
-WITH found AS MATERIALIZED (
-    SELECT id FROM access_log_writer
+WITH gone AS (
+    DELETE FROM access_log_writer AS writer
      WHERE id <> %s AND seen_at <= clock_timestamp() - make_interval(secs => %s)
-), gone AS (
-    DELETE FROM access_log_writer USING found
-     WHERE access_log_writer.id = found.id AND pg_try_advisory_xact_lock(%s, found.id)
-    RETURNING seen_at, most
+       AND NOT EXISTS (
+        SELECT FROM pg_locks AS held JOIN pg_stat_activity AS holder USING (pid)
+         WHERE held.locktype = 'advisory' AND held.objsubid = 2 AND held.granted
+           AND held.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+           AND held.classid::bigint = %s AND held.objid::bigint = writer.id
+           AND (has_table_privilege(holder.usesysid, 'access_log_writer', 'INSERT')
+                OR pg_has_role(holder.usesysid, current_user, 'MEMBER'))
+       )
+    RETURNING written_until AS since
 )
-INSERT INTO access_log_gap (since, until, reason, lost)
-SELECT seen_at, clock_timestamp(), 'crash', most FROM gone RETURNING lost
+INSERT INTO access_log_gap (since, until, reason)
+SELECT since, greatest(since, clock_timestamp()), 'crash' FROM gone RETURNING since
 """

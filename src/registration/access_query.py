@@ -43,12 +43,13 @@ class Accessed(NamedTuple):
 
 
 class Gap(NamedTuple):
-    """That reads are missing: ``lost`` of them, after a ``crash`` at most so many."""
+    """That reads of a time are missing: ``lost`` of them; after a ``crash`` nobody knows."""
 
+    id: int
     since: datetime
     until: datetime
     reason: str
-    lost: int
+    lost: int | None
 
 
 _FIND: LiteralString = """
@@ -59,11 +60,11 @@ SELECT at, id, actor, client, facility, operation, patient_id, purpose, break_gl
  ORDER BY at DESC, id DESC LIMIT %(limit)s
 """
 _GAPS = """
-SELECT since, until, reason, lost FROM registration.access_log_gap
+SELECT id, since, until, reason, lost FROM registration.access_log_gap
  WHERE (tenant IS NULL OR tenant = %(tenant)s)
    AND until >= coalesce(%(since)s::timestamptz, '-infinity')
    AND since < coalesce(%(until)s::timestamptz, 'infinity')
- ORDER BY since LIMIT %(most)s
+ ORDER BY since DESC, id DESC LIMIT %(most)s
 """
 
 
@@ -93,7 +94,10 @@ async def find_reads(connection: Connection, query: AccessQuery) -> list[Accesse
 async def find_gaps(
     connection: Connection, tenant: str, since: datetime | None, until: datetime | None
 ) -> list[Gap]:
-    """Return where reads are missing that would lie in a time, the oldest first."""
-    asked = {"tenant": tenant, "since": since, "until": until, "most": MOST_GAPS}
+    """Return where reads are missing that would lie in a time, the newest first.
+
+    They are one more than ``MOST_GAPS`` where there are more than that.
+    """
+    asked = {"tenant": tenant, "since": since, "until": until, "most": MOST_GAPS + 1}
     cursor = await connection.execute(_GAPS, asked)
     return [Gap(*row) for row in await cursor.fetchall()]

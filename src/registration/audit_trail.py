@@ -1,4 +1,7 @@
-"""The audit trail as auditors are shown it, and whole: what was done and what was seen, by time."""
+"""The audit trail as auditors are shown it, and whole: what was done and what was seen, by time.
+
+Where reads are missing it says so: without that, a trail would look whole that is not.
+"""
 
 import heapq
 from collections.abc import Iterator, Sequence
@@ -11,11 +14,11 @@ from uuid import UUID
 import orjson
 import psycopg
 
-from registration.access_query import Accessed
+from registration.access_query import Accessed, Gap
 from registration.domain.timeline import kind_of, patients_of
 from registration.eventstore.moments import BEFORE
 from registration.eventstore.records import RecordedEvent
-from registration.fhir_audit import change_event, read_event
+from registration.fhir_audit import change_event, gap_event, read_event
 
 _PAGE = 1000
 _EVER = datetime(1, 1, 1, tzinfo=UTC)
@@ -37,6 +40,11 @@ SELECT at, id, actor, client, facility, operation, patient_id, purpose, break_gl
   FROM registration.access_log
  WHERE tenant = %(tenant)s AND (at, id) > (%(at)s, %(id)s)
  ORDER BY at, id LIMIT %(page)s
+"""
+_GAPS = """
+SELECT id, since, until, reason, lost FROM registration.access_log_gap
+ WHERE (tenant IS NULL OR tenant = %(tenant)s) AND until >= %(since)s
+ ORDER BY since, id
 """
 
 
@@ -98,6 +106,11 @@ def shown_read(read: Accessed) -> dict[str, Any]:
     }
 
 
+def shown_gap(gap: Gap) -> dict[str, Any]:
+    """Return a gap of the access log as auditors are shown it."""
+    return {"since": gap.since, "until": gap.until, "reason": gap.reason, "lost": gap.lost}
+
+
 class Change(NamedTuple):
     """An event of the log, and the patients that it is about."""
 
@@ -127,22 +140,42 @@ class Read(NamedTuple):
         return {"record": "read", **shown_read(self.read)}
 
 
-def trail(
-    connection: psycopg.Connection, tenant: str, since: datetime | None
-) -> Iterator[Change | Read]:
-    """Yield every change and every read from an instant on, by time.
+class Missing(NamedTuple):
+    """A gap of the access log."""
 
-    In one transaction of the caller's, so that both are of one moment.
+    gap: Gap
+
+    def as_fhir(self) -> dict[str, Any]:
+        """Return it as an AuditEvent."""
+        return gap_event(self.gap)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as the service shows it."""
+        return {"record": "gap", **shown_gap(self.gap)}
+
+
+Record = Change | Read | Missing
+
+
+def trail(connection: psycopg.Connection, tenant: str, since: datetime | None) -> Iterator[Record]:
+    """Yield every change and every read from an instant on, and where reads are missing, by time.
+
+    A gap stands where it begins; one that began before the instant and reaches into it comes first.
+    In one transaction of the caller's, so that all are of one moment.
     """
     start = since or _EVER
-    parts = (_changes(connection, tenant, start), _reads(connection, tenant, start))
+    parts = (
+        _gaps(connection, tenant, start),
+        _changes(connection, tenant, start),
+        _reads(connection, tenant, start),
+    )
     for _, record in heapq.merge(*parts, key=itemgetter(0)):
         yield record
 
 
 def _changes(
     connection: psycopg.Connection, tenant: str, since: datetime
-) -> Iterator[tuple[datetime, Change | Read]]:
+) -> Iterator[tuple[datetime, Record]]:
     row = connection.execute(BEFORE, {"tenant": tenant, "at": since}).fetchone()
     after = row[0] if row else 0
     while rows := connection.execute(
@@ -157,7 +190,7 @@ def _changes(
 
 def _reads(
     connection: psycopg.Connection, tenant: str, since: datetime
-) -> Iterator[tuple[datetime, Change | Read]]:
+) -> Iterator[tuple[datetime, Record]]:
     place = (since, UUID(int=0))
     while rows := connection.execute(
         _READS, {"tenant": tenant, "at": place[0], "id": place[1], "page": _PAGE}
@@ -165,3 +198,11 @@ def _reads(
         for row in rows:
             yield row[0], Read(Accessed(*row))
         place = rows[-1][:2]
+
+
+def _gaps(
+    connection: psycopg.Connection, tenant: str, since: datetime
+) -> Iterator[tuple[datetime, Record]]:
+    for row in connection.execute(_GAPS, {"tenant": tenant, "since": since}):
+        gap = Gap(*row)
+        yield gap.since, Missing(gap)

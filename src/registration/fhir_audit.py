@@ -1,4 +1,4 @@
-"""The audit trail as FHIR R4 AuditEvent: one resource for each change, and for each read.
+"""The audit trail as FHIR R4 AuditEvent: one resource for each change, each read and each gap.
 
 Source: https://hl7.org/fhir/R4/auditevent.html. Codes are those of DICOM and FHIR that it names.
 """
@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from registration.access_query import Accessed
+from registration.access_query import Accessed, Gap
 from registration.domain.encounter import Encounter
 from registration.domain.patient_resource import Patient
 from registration.domain.timeline import kind_of
@@ -26,9 +26,10 @@ _SERVER = {
     "code": "4",
     "display": "Application Server",
 }
-_APPLICATION = {
-    "coding": [{"system": "http://dicom.nema.org/resources/ontology/DCM", "code": "110150"}]
-}
+_DICOM = "http://dicom.nema.org/resources/ontology/DCM"
+_APPLICATION = {"coding": [{"system": _DICOM, "code": "110150"}]}
+_ALERT = {"system": _DICOM, "code": "110113", "display": "Security Alert"}
+_NOT_RECORDED = {"system": _DICOM, "code": "110133", "display": "Audit Recording Stopped"}
 _PERSON = {"system": f"{_SYSTEM}/audit-entity-type", "code": "1", "display": "Person"}
 _OBJECT = {"system": f"{_SYSTEM}/audit-entity-type", "code": "2", "display": "System Object"}
 _PATIENT = {"system": f"{_SYSTEM}/object-role", "code": "1", "display": "Patient"}
@@ -47,6 +48,11 @@ _INTERACTIONS = {
     "sync.pull": ("history-type", "R"),
 }
 """By operation: the interaction of FHIR's API that it is, and the action (E: execute, R: read)."""
+
+_GAPS = {
+    "overflow": "The access log could not be written for too long",
+    "crash": "A process ended before it had written the access log",
+}
 
 
 def change_event(recorded: RecordedEvent, patient_ids: Iterable[UUID]) -> dict[str, Any]:
@@ -98,7 +104,7 @@ def read_event(read: Accessed) -> dict[str, Any]:
         "subtype": [{"system": _RESTFUL, "code": interaction}],
         "action": action,
         "recorded": _instant(read.at),
-        "outcome": "0",
+        "outcome": _outcome(read.status),
         "agent": _agents(read.actor, read.client),
         "source": _source(read.facility),
         "entity": [
@@ -125,6 +131,40 @@ def read_event(read: Accessed) -> dict[str, Any]:
             {"coding": [{"system": f"{_SYSTEM}/v3-ActReason", "code": code}]} for code in codes
         ]
     return made
+
+
+def gap_event(gap: Gap) -> dict[str, Any]:
+    """Return that reads are missing as an AuditEvent: the alert that recording had stopped."""
+    how_many = "an unknown number of" if gap.lost is None else str(gap.lost)
+    return {
+        "resourceType": "AuditEvent",
+        "id": f"gap-{gap.id}",
+        "type": _ALERT,
+        "subtype": [_NOT_RECORDED],
+        "action": "E",
+        "period": {"start": _instant(gap.since), "end": _instant(gap.until)},
+        "recorded": _instant(gap.until),
+        "outcome": "8",
+        "outcomeDesc": f"{_GAPS[gap.reason]}: {how_many} reads of patient data are missing",
+        "agent": [
+            {"type": _APPLICATION, "who": {"display": "registration"}, "requestor": False},
+        ],
+        "source": _source(None),
+        "entity": [
+            {
+                "type": _OBJECT,
+                "description": "Access log",
+                "detail": _details(
+                    {"reason": gap.reason, "lost": None if gap.lost is None else str(gap.lost)}
+                ),
+            }
+        ],
+    }
+
+
+def _outcome(status: int) -> str:
+    """Return how an answer ended: 0 well, 4 refused (though it showed something), 8 failed."""
+    return "0" if status < 400 else "4" if status < 500 else "8"
 
 
 def _agents(actor: str, client: str | None) -> list[dict[str, Any]]:

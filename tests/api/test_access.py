@@ -381,6 +381,8 @@ class TestLookingIntoIt:
             ({"patientId": "x"}, "/patientId"),
             ({"from": "yesterday"}, "/from"),
             ({"to": "2026-01-01T00:00:00"}, "/to"),
+            ({"from": "2026-01-02T00:00:00Z", "to": "2026-01-01T00:00:00Z"}, "/to"),
+            ({"from": "2026-01-02T00:00:00Z", "to": "2026-01-02T01:00:00+01:00"}, "/to"),
             ({"cursor": "AAAA"}, "/cursor"),
             ({"limit": 0}, "/limit"),
             ({"limit": 201}, "/limit"),

@@ -201,6 +201,8 @@ def test_time_is_that_of_the_log_to_the_microsecond(audited):
         ({"after": 2**63}, "/after"),
         ({"from": "2026-02-30T00:00:00Z"}, "/from"),
         ({"to": "now"}, "/to"),
+        ({"from": "2026-01-02T00:00:00Z", "to": "2026-01-01T00:00:00Z"}, "/to"),
+        ({"from": "2026-01-02T00:00:00Z", "to": "2026-01-02T00:00:00Z"}, "/to"),
         ({"limit": 201}, "/limit"),
         ({"cursor": "x"}, "/cursor"),
     ],

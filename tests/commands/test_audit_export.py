@@ -2,13 +2,14 @@
 
 import json
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import psycopg
 import pytest
 from fhir.resources.R4B.auditevent import AuditEvent
 from tests.api.given_audit import Audited
-from tests.service import ADA, Service, new_id, place, succeeded
+from tests.service import ADA, Service, new_id, place, problem, succeeded
 from typer.testing import CliRunner
 
 from registration.cli import app
@@ -111,6 +112,78 @@ def test_an_audit_event_says_who_did_what_to_whom_and_why(service, audited):
     assert purposes == [["TREAT"], ["ETREAT", "BTG"]]
     (search,) = [line for line in lines if line["action"] == "E"]
     assert [each["description"] for each in search["entity"]] == ["Request"]
+
+
+@pytest.fixture
+def gapped(service: Service, audited: Audited) -> Iterator[Audited]:
+    """The same tenant, of which reads are missing; one gap may be of any tenant."""
+    gaps = (
+        (audited.desk.tenant, "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z", "overflow", 714),
+        (None, "2026-01-03T00:00:00Z", "2026-01-03T00:00:04Z", "crash", None),
+        ("somebody-else", "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z", "overflow", 1),
+    )
+    with psycopg.connect(service.database_url, autocommit=True) as connection:
+        for gap in gaps:
+            connection.execute(
+                "INSERT INTO registration.access_log_gap (tenant, since, until, reason, lost)"
+                " VALUES (%s, %s, %s, %s, %s)",
+                gap,
+            )
+        yield audited
+        connection.execute("DELETE FROM registration.access_log_gap")
+
+
+def test_where_reads_are_missing_it_says_so(service, gapped):
+    lines = exported(service, gapped.desk.tenant)
+    assert lines[:2] == [
+        {
+            "record": "gap",
+            "since": "2026-01-01T00:00:00Z",
+            "until": "2026-01-02T00:00:00Z",
+            "reason": "overflow",
+            "lost": 714,
+        },
+        {
+            "record": "gap",
+            "since": "2026-01-03T00:00:00Z",
+            "until": "2026-01-03T00:00:04Z",
+            "reason": "crash",
+            "lost": None,
+        },
+    ]
+    assert {line["record"] for line in lines[2:]} == {"change", "read"}
+    for since, count in (("2026-01-01T12:00:00Z", 2), ("2026-01-03T00:00:04Z", 1)):
+        later = exported(service, gapped.desk.tenant, "--since", since)
+        assert [line["record"] for line in later].count("gap") == count
+    assert exported(service, gapped.desk.tenant, "--since", "2100-01-01T00:00:00Z") == []
+
+
+def test_a_gap_is_an_alert_of_fhir(service, gapped):
+    overflow, crash = exported(service, gapped.desk.tenant, "--format", "fhir")[:2]
+    for line in (overflow, crash):
+        AuditEvent.model_validate(line)
+        assert (line["type"]["code"], line["subtype"][0]["code"]) == ("110113", "110133")
+        assert (line["action"], line["outcome"]) == ("E", "8")
+    assert overflow["id"] != crash["id"]
+    assert overflow["period"] == {"start": "2026-01-01T00:00:00Z", "end": "2026-01-02T00:00:00Z"}
+    assert overflow["outcomeDesc"].endswith(": 714 reads of patient data are missing")
+    assert crash["outcomeDesc"].endswith(": an unknown number of reads of patient data are missing")
+    assert crash["entity"][0]["detail"] == [{"type": "reason", "valueString": "crash"}]
+
+
+def test_a_refusal_that_showed_something_ended_as_one(service):
+    audited = Audited.of(service)
+    patient = audited.desk.given_patient()
+    path = f"{place(patient)}/demographics"
+    succeeded(audited.desk.patch(path, {"gender": "other"}, If_Match='"1"'))
+    stale = audited.desk.patch(path, {"gender": "male"}, If_Match='"1"')
+    problem(stale, 412, "OPTIMISTIC_LOCK_CONFLICT")
+    audited.reads()
+    lines = exported(service, audited.desk.tenant, "--format", "fhir")
+    refused = next(line for line in lines if line["id"].startswith("read-"))
+    assert refused["entity"][-1]["detail"][-1] == {"type": "status", "valueString": "412"}
+    assert refused["outcome"] == "4"
+    assert {line["outcome"] for line in lines if line is not refused} == {"0"}
 
 
 def test_since_leaves_out_what_was_before(service, audited):

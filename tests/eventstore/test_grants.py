@@ -1,7 +1,9 @@
 """The service's own connection cannot change what was written, and can do all else that it does."""
 
 import asyncio
+import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -178,6 +180,68 @@ def test_an_owner_who_is_no_superuser(another_role: str, empty_database_url: str
         asyncio.run(rebuild(as_service(empty_database_url)))
 
 
+RESERVED = (
+    "SELECT pg_advisory_lock(1633903461, 1)",
+    "SELECT pg_try_advisory_lock(1633903461, 1)",
+    "SELECT pg_try_advisory_lock_shared(1633903461, 1)",
+    "SELECT pg_try_advisory_xact_lock(1)",
+    "SELECT pg_advisory_xact_lock_shared(1)",
+    "SELECT lo_from_bytea(0, 'x')",
+    "SELECT lo_create(0)",
+    "SELECT lo_open(1, 131072)",
+    "SELECT lowrite(0, 'x')",
+)
+"""What any login of a PostgreSQL may do, unless it is taken from everybody."""
+
+
+@contextmanager
+def analyst(database_url: str) -> Iterator[psycopg.Connection]:
+    """The connection of a BI tool, as docs/reports.md sets it up."""
+    name = sql.Identifier(f"bi_{uuid4().hex[:12]}")
+    with connect(database_url) as connection:
+        connection.execute(sql.SQL("CREATE ROLE {}").format(name))
+        connection.execute(sql.SQL("GRANT registration_analyst TO {}").format(name))
+        connection.execute(sql.SQL("SET ROLE {}").format(name))
+        try:
+            yield connection
+        finally:
+            connection.execute("RESET ROLE")
+            connection.execute(sql.SQL("DROP ROLE {}").format(name))
+
+
+@pytest.mark.parametrize("statement", RESERVED)
+def test_an_analyst_takes_no_lock_and_stores_nothing(database_url: str, statement: str) -> None:
+    with analyst(database_url) as connection, pytest.raises(InsufficientPrivilege):
+        connection.execute(statement.encode())
+
+
+def test_what_is_given_back_to_everybody_is_taken_again(database_url: str) -> None:
+    with connect(database_url) as connection:
+        connection.execute("GRANT EXECUTE ON FUNCTION pg_advisory_lock(bigint) TO PUBLIC")
+    assert grant(database_url, APP_ROLE) is True
+    assert grant(database_url, APP_ROLE) is False
+
+
+def test_the_statements_for_the_administrator_of_an_external_database(
+    another_role: str, empty_database_url: str
+) -> None:
+    """Where the owner is no superuser, ``--grant`` cannot do it; operations.md has what does."""
+    migrate(empty_database_url)
+    page = Path("docs/operations.md").read_text()
+    (block,) = re.findall(r"```sql\n(DO .*?)```", page, re.DOTALL)
+    with analyst(empty_database_url) as connection:
+        connection.execute("SELECT pg_try_advisory_lock(1)")
+    with connect(empty_database_url) as connection:
+        connection.execute(block.replace("registration_owner", another_role).encode())
+    for statement in RESERVED:
+        with analyst(empty_database_url) as connection, pytest.raises(InsufficientPrivilege):
+            connection.execute(statement.encode())
+    for role in (APP_ROLE, another_role):
+        with connect(empty_database_url) as connection:
+            connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
+            connection.execute("SELECT pg_try_advisory_lock(1)")
+
+
 def test_roles_that_no_grant_would_bind(another_role: str, database_url: str) -> None:
     with pytest.raises(MigrationError, match="there is no role named nobody_at_all"):
         grant(database_url, "nobody_at_all")
@@ -225,5 +289,7 @@ def test_a_data_folder_of_an_earlier_version(tmp_path_factory: pytest.TempPathFa
             assert connection.info.user == APP_ROLE
             with pytest.raises(InsufficientPrivilege):
                 connection.execute("DELETE FROM event")
+        with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
+            connect(url.replace("/registration?", "/postgres?"))
         asyncio.run(rebuild(url))
         assert verify_log(url).events == 3

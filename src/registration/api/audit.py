@@ -1,5 +1,6 @@
 """For auditors: what was done (the log, filtered) and what was seen (the access log)."""
 
+from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
@@ -9,15 +10,22 @@ from pydantic.alias_generators import to_camel
 from starlette.requests import Request
 from starlette.responses import Response
 
-from registration.access_query import Accessed, AccessQuery, Gap, find_gaps, find_reads
+from registration.access_query import (
+    MOST_GAPS,
+    Accessed,
+    AccessQuery,
+    Gap,
+    find_gaps,
+    find_reads,
+)
 from registration.api.auth import Caller
 from registration.api.cursors import encode_cursor, place_of
 from registration.api.openapi import problems
 from registration.api.reading import AggregateId, Part, from_view, instant, json_answer
 from registration.api.requests import AuditReader, detached, saw, services
 from registration.api.wire_audit import AccessList, AuditedEvents
-from registration.audit_trail import shown_event, shown_read
-from registration.domain.errors import not_found
+from registration.audit_trail import shown_event, shown_gap, shown_read
+from registration.domain.errors import invalid, not_found
 from registration.domain.patient_resource import Patient
 from registration.eventstore.mapper import TOPICS
 from registration.eventstore.store import LoadRequest
@@ -88,8 +96,7 @@ async def audit_events(
         query.type,
         query.actor,
         query.patient_id,
-        instant(query.since, "/from"),
-        instant(query.until, "/to"),
+        *_time(query),
         query.limit + 1,
     )
     found = await from_view(
@@ -159,6 +166,14 @@ async def patient_access(
     return await _reads(request, caller, query, patient_id)
 
 
+def _time(query: EventSearch | PatientAccessSearch) -> tuple[datetime | None, datetime | None]:
+    """Return the time that was asked for; none at all must not read as "nothing happened"."""
+    since, until = instant(query.since, "/from"), instant(query.until, "/to")
+    if since is not None and until is not None and since >= until:
+        raise invalid("/to", "must be later than from")
+    return since, until
+
+
 async def _reads(
     request: Request, caller: Caller, query: PatientAccessSearch, patient_id: UUID | None
 ) -> Response:
@@ -168,8 +183,7 @@ async def _reads(
         patient_id,
         query.actor,
         query.break_glass,
-        instant(query.since, "/from"),
-        instant(query.until, "/to"),
+        *_time(query),
         place_of(query.cursor),
         query.limit + 1,
     )
@@ -189,6 +203,7 @@ async def _reads(
         {
             "items": [shown_read(read) for read in shown],
             "next": last and encode_cursor([last.at.isoformat(), str(last.id)]),
-            "gaps": [gap._asdict() for gap in gaps],
+            "gaps": [shown_gap(gap) for gap in gaps[:MOST_GAPS]],
+            "moreGaps": len(gaps) > MOST_GAPS,
         }
     )

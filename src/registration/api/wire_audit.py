@@ -69,12 +69,15 @@ class PatientRead(Answer):
 
 
 class AccessGap(Answer):
-    """Reads that are missing: exactly so many (overflow), or at most (crash)."""
+    """That reads from ``since`` to ``until`` are missing: an overflow counts them.
+
+    After a crash nobody knows how many there were, and there may have been none.
+    """
 
     since: datetime
     until: datetime
     reason: Literal["overflow", "crash"]
-    lost: int
+    lost: Annotated[int | None, Field(description="How many; null after a crash: nobody knows")]
 
 
 class AccessList(Answer):
@@ -82,7 +85,11 @@ class AccessList(Answer):
 
     items: list[PatientRead]
     next: str | None
-    gaps: list[AccessGap]
+    gaps: Annotated[list[AccessGap], Field(description="The newest 100 of that time")]
+    more_gaps: Annotated[
+        bool,
+        Field(description="Whether there are more: ask for the time before the oldest of these"),
+    ]
 
 
 class FieldDifference(Answer):

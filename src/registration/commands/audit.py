@@ -50,6 +50,7 @@ def export(
 ) -> None:
     """Write every change and every read of patient data to standard output, one a line, by time.
 
+    Where reads are missing, because a process was killed or the database away, a line says so.
     Patients are named by their ids alone; what was changed to what stays in the log.
     """
     import orjson

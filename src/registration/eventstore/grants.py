@@ -11,6 +11,7 @@ from psycopg.errors import InsufficientPrivilege, UndefinedObject
 from psycopg.rows import TupleRow
 
 from registration.eventstore.migrations import MigrationError, alone, connect
+from registration.eventstore.reserved import close_other_databases, reserve
 
 APP_ROLE = "registration_app"
 """The service's role in the embedded PostgreSQL."""
@@ -69,16 +70,19 @@ def grant(url: str, role: str, *, create: bool = False) -> bool:
     """Give a role what the service needs and take what it does not; returns whether that was new.
 
     ``url`` is of who owns the tables, all migrations applied. Read models that somebody else made
-    become the role's. ``create``: make the role where it is missing. Safe to call from several
-    processes at once. Raises `MigrationError` where there is no such role, where it owns the tables
-    anyway, or where who asks may not do this, and ``psycopg.Error``.
+    become the role's. ``create``: the server is ours alone, make the role where it is missing. Safe
+    to call from several processes at once. Raises `MigrationError` where there is no such role,
+    where it owns the tables anyway, or where who asks may not do this, and ``psycopg.Error``.
     """
     with connect(url) as connection, alone(connection):
         if create:
             _create(connection, role)
+            close_other_databases(connection)
         _check(connection, role)
+        with connection.transaction():
+            reserved = reserve(connection, role)
         if _granted(connection, role) and not _foreign(connection, role):
-            return False
+            return reserved
         try:
             with connection.transaction():
                 _grant(connection, role)

@@ -121,6 +121,9 @@ ALTER ROLE bi SET statement_timeout = '60s';
 ALTER ROLE bi SET default_transaction_read_only = on;
 ```
 
+What PostgreSQL lets every login do besides is taken from it in the embedded server; with an
+external one, see [operations.md](operations.md#an-external-postgresql).
+
 ```sql
 SELECT date_trunc('month', registered_at) AS month, gender, count(*)
   FROM analytics.patient WHERE tenant = 'default' AND NOT merged_away GROUP BY 1, 2 ORDER BY 1, 2;
