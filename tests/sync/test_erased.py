@@ -140,7 +140,7 @@ def test_a_registration_under_the_id_of_the_erased_blocks_nothing(
 def test_the_device_is_known_to_have_been_refused(desk: Desk, patient: dict[str, Any]) -> None:
     erased(desk, patient)
     push(desk, kin(patient["id"]), client=TABLET)
-    analyst = desk.service.desk(desk.tenant, role="admin", scope="report:read")
+    analyst = desk.service.desk(desk.tenant, role="admin", scope="report:read patient:read")
 
     def counted() -> list[int]:
         rows = succeeded(analyst.get("/v1/reports/sync-health", params={"by": "code"}))["items"]
