@@ -64,7 +64,7 @@ COPY (SELECT position, stream_id, version, topic, data, metadata, recorded_at, h
         FROM event WHERE tenant = %s AND position > %s ORDER BY position LIMIT %s)
   TO STDOUT (FORMAT BINARY)
 """
-_COLUMNS = "position stream_id version topic data metadata recorded_at hash".split()
+_COLUMNS = ("position", "stream_id", "version", "topic", "data", "metadata", "recorded_at", "hash")
 _LOG_TYPES = ["int8", "uuid", "int4", "text", "bytea", "bytea", "timestamptz", "bytea"]
 # Who reads as another role than the service may be shown other rows: by policies, by rules, or by a
 # view in the table's place.
