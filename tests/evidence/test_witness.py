@@ -17,7 +17,7 @@ from tests.evidence.forging import rechain
 from tests.evidence.given import Site, site
 
 from registration.eventstore import database
-from registration.eventstore.verify import verify_log
+from registration.eventstore.verify import verify_log, verify_stretch
 from registration.evidence import comparison, tree, watch, witness
 from registration.evidence.folder import CheckpointFolder, FolderError, checkpoint_key, fingerprint
 
@@ -386,12 +386,11 @@ def test_a_log_that_cannot_be_looked_at_hides_no_other(
 ) -> None:
     here.append(2)
     here.append(2, tenant="other")
-    verify = witness.verify_stretch
 
     def failing(url: str, tenant: str, *more: Any) -> Any:
         if tenant == TENANT:
             raise psycopg.DataError("Ada Lovelace")
-        return verify(url, tenant, *more)
+        return verify_stretch(url, tenant, *more)
 
     monkeypatch.setattr(witness, "verify_stretch", failing)
     found = here.look()
