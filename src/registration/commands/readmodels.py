@@ -130,7 +130,7 @@ async def _end_with(name: str, job: Awaitable[None], stop: asyncio.Event) -> Non
     """
     try:
         await job
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 (its messages can hold rows)
         logger.critical("%s: %s", name, _without_data(error))
         stop.set()
         timer = threading.Timer(_LEAVING_SECONDS, os._exit, [_FAILED])
