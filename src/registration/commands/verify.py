@@ -79,8 +79,8 @@ def verify(
     known = {found.tenant for found in compared}
     for log in report.logs:
         if log.length and log.tenant not in known:
-            where = checkpoint or folder.path
-            typer.echo(f"{printable(log.tenant)}: compared with no checkpoint: none in {where}")
+            where = f"in {checkpoint}" if checkpoint else "in the data folder's own files"
+            typer.echo(f"{printable(log.tenant)}: compared with no checkpoint: none is {where}")
     if not report.ok or unreadable or any(found.failed for found in compared):
         raise typer.Exit(1)
 

@@ -60,7 +60,7 @@ class ProvedEvent(_Document):
     """An event as the chain has it: ``hash`` follows from the other three and the position."""
 
     stream_id: UUID
-    version: Annotated[int, Field(ge=-(2**31), lt=2**31)]
+    version: Annotated[int, Field(ge=-(2**31), le=2**31 - 1)]
     type: str
     at: AwareDatetime
     digest: Annotated[Hash, Field(description="SHA-256 over the event's canonical bytes")]
