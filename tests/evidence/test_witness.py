@@ -119,6 +119,27 @@ def test_a_log_that_is_gone(here: Site) -> None:
     assert here.look()[TENANT].broken is not None
 
 
+@pytest.mark.parametrize("kept", ["log_watch", "log_checkpoint"])
+def test_a_log_that_is_gone_with_its_checkpoints(here: Site, kept: str) -> None:
+    here.append(2)
+    here.append(2, tenant="other")
+    here.look()
+    here.change("DELETE FROM event", "DELETE FROM log_head")
+    here.change(f"DELETE FROM {({'log_watch', 'log_checkpoint'} - {kept}).pop()}")
+    for tenant in (TENANT, "other"):
+        here.folder.file(tenant).unlink()
+    assert all(log.broken for log in here.look().values())
+    assert summary(here)[0] == 2
+
+
+def test_a_log_without_a_head(here: Site) -> None:
+    here.append(2)
+    here.change("DELETE FROM log_head")
+    broken = here.look()[TENANT].broken
+    assert broken is not None
+    assert broken.reason == "the log has no head row"
+
+
 def test_new_events_that_do_not_hold_are_not_signed(here: Site) -> None:
     here.append(4)
     here.look()

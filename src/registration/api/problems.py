@@ -116,7 +116,7 @@ PROBLEMS: dict[str, Problem] = {
     "LOG_BROKEN": Problem(
         409,
         "Log broken",
-        "Events or hashes that a proof is made of are not in the log any more.",
+        "Events or hashes that a proof is made of are gone, or not what was signed.",
         "Tell whoever runs the service. GET /v1/audit/verify and `registration verify` say more.",
     ),
     "PORTRAIT_GONE": Problem(

@@ -40,9 +40,22 @@ REVIEWED_AT_ONCE = 50_000
 # Any number will do, as long as nothing else in the database uses it.
 _ADVISORY_LOCK = 0x7265_6769_7374_7277
 _OPTIONS = "-c statement_timeout=60000"
+# Whoever has, or once had, a log: head rows can be deleted. Large tables are walked along their
+# index, since DISTINCT would read all.
 _TENANTS = """
+WITH RECURSIVE stored AS (
+    SELECT min(tenant) AS tenant FROM registration.event
+    UNION ALL
+    SELECT (SELECT min(e.tenant) FROM registration.event e WHERE e.tenant > s.tenant)
+      FROM stored s WHERE s.tenant IS NOT NULL
+), signed AS (
+    SELECT min(tenant) AS tenant FROM registration.log_checkpoint
+    UNION ALL
+    SELECT (SELECT min(c.tenant) FROM registration.log_checkpoint c WHERE c.tenant > s.tenant)
+      FROM signed s WHERE s.tenant IS NOT NULL
+)
 SELECT tenant FROM registration.log_head UNION SELECT tenant FROM registration.log_watch
- UNION SELECT tenant FROM registration.log_checkpoint
+ UNION SELECT tenant FROM stored UNION SELECT tenant FROM signed
 """
 
 
