@@ -214,3 +214,11 @@ def test_what_shows_some_other_rows_than_others(
     assert not report.ok
     assert not report.broken
     assert reason in str(report.hidden)
+
+
+def test_a_table_of_other_columns(url: str) -> None:
+    with psycopg.connect(url, options="-c search_path=registration") as connection:
+        connection.execute("DROP VIEW IF EXISTS readable_event CASCADE")
+        connection.execute("ALTER TABLE event ALTER stream_id TYPE text")
+    found = {broken.tenant: broken.reason for broken in verify_log(url).broken}
+    assert found == dict.fromkeys((TENANT, "other"), "it cannot be read (ValueError)")

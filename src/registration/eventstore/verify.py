@@ -205,7 +205,7 @@ def verify_log(
                 progress(done, total)
 
         logs = tuple(
-            _verify_tenant(connection, name, heads.get(name), count, (sizes or {}).get(name, ()))
+            _verified(connection, name, heads.get(name), count, (sizes or {}).get(name, ()))
             for name in sorted(tenants | heads.keys())
         )
         return VerifyReport(logs, _hidden(connection))
@@ -252,6 +252,24 @@ def _hidden(connection: Connection[TupleRow]) -> str | None:
     return (
         f"the relation {row[0]} {row[1]}: what it shows need not be what it holds" if row else None
     )
+
+
+def _verified(
+    connection: Connection[TupleRow],
+    tenant: str,
+    head: _Head | None,
+    count: Callable[[int], None],
+    sizes: Collection[int],
+) -> LogReport:
+    """Verify one log; that it cannot be read, in columns of other types say, hides no other."""
+    try:
+        with connection.transaction():
+            return _verify_tenant(connection, tenant, head, count, sizes)
+    except psycopg.OperationalError:
+        raise
+    except Exception as error:  # noqa: BLE001 (whatever it is, the log is not as it was written)
+        reason = f"it cannot be read ({type(error).__name__})"
+        return LogReport(tenant, 0, START, BrokenLink(tenant, 0, None, None, reason))
 
 
 def _verify_tenant(
