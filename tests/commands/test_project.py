@@ -1,5 +1,6 @@
 """`project` as a process, one of whose jobs fails: it ends, soon and in order, to be replaced."""
 
+import asyncio
 import subprocess
 import sys
 import time
@@ -7,6 +8,8 @@ from pathlib import Path
 
 import pytest
 from tests.service import as_service
+
+from registration import retention
 
 FAILING = """
 import asyncio, threading, time
@@ -61,3 +64,19 @@ def test_a_job_that_fails_ends_the_process(database_url: str, tmp_path: Path, ot
     assert "Ada" not in said
     assert "Fatal" not in said
     assert "Traceback" not in said
+
+
+def test_the_retention_job_gets_over_whatever_goes_wrong(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    stop = asyncio.Event()
+
+    async def failing(_: str) -> None:
+        if caplog.text:
+            stop.set()
+        raise ValueError("Ada Lovelace")
+
+    monkeypatch.setattr(retention, "sweep", failing)
+    asyncio.run(retention.run_forever("", interval=0.01, stop=stop))
+    assert "the retention job failed: ValueError" in caplog.text
+    assert "Ada" not in caplog.text
