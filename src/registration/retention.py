@@ -80,7 +80,7 @@ async def sweep(url: str, clock: Callable[[], datetime] | None = None) -> Swept:
 async def run_forever(
     url: str, *, interval: float, stop: asyncio.Event, access_log_days: int | None = None
 ) -> None:
-    """Sweep every ``interval`` seconds until ``stop`` is set; gets over a database that is away."""
+    """Sweep every ``interval`` seconds until ``stop`` is set; gets over whatever goes wrong."""
     while not stop.is_set():
         try:
             swept = await sweep(url)
@@ -93,6 +93,8 @@ async def run_forever(
                 log.info("portraits let go: %d, pictures deleted: %d, left: %d", *swept)
         except (psycopg.OperationalError, PoolTimeout, StoreUnavailableError) as error:
             log.warning("the retention job could not run: %s", type(error).__name__)
+        except Exception as error:  # noqa: BLE001 (the read models' process must not end for it)
+            log.error("the retention job failed: %s", type(error).__name__)
         with suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), interval)
 

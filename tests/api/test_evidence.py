@@ -212,5 +212,52 @@ def test_what_a_damaged_log_cannot_prove(auditor: Desk) -> None:
     change(auditor, "DELETE FROM registration.log_watch WHERE tenant = %(tenant)s")
 
 
+@pytest.mark.parametrize("damage", ["hash = ''", "hash = sha256('')", "hash = 'short'"])
+def test_what_a_damaged_tree_cannot_prove(auditor: Desk, damage: str) -> None:
+    registering(auditor, 260)
+    look(auditor)
+    registering(auditor, 1)
+    look(auditor)
+    change(auditor, f"UPDATE registration.tree_node SET {damage} WHERE tenant = %(tenant)s")
+    for query in ("inclusion?position=2", "inclusion?position=259", "consistency?from=258"):
+        problem(auditor.get(f"/v1/audit/proofs/{query}"), 409, "LOG_BROKEN")
+    problem(auditor.get("/v1/audit/proofs/inclusion?position=2&size=257"), 409, "LOG_BROKEN")
+    change(auditor, "DELETE FROM registration.tree_node WHERE tenant = %(tenant)s")
+    registering(auditor, 1)
+    look(auditor)
+    succeeded(auditor.get("/v1/audit/proofs/inclusion?position=2"))
+
+
+@pytest.mark.parametrize("damage", ["hash = ''", "recorded_at = 'infinity'", "hash = NULL"])
+def test_what_a_damaged_event_cannot_prove(auditor: Desk, damage: str) -> None:
+    registering(auditor, 2)
+    look(auditor)
+    at = "WHERE tenant = %(tenant)s AND position = 2"
+    change(auditor, "ALTER TABLE registration.event ALTER hash DROP NOT NULL")
+    change(auditor, f"UPDATE registration.event SET {damage} {at}")
+    problem(auditor.get("/v1/audit/proofs/inclusion?position=2"), 409, "LOG_BROKEN")
+    change(auditor, "DELETE FROM registration.event WHERE tenant = %(tenant)s")
+    change(auditor, "DELETE FROM registration.log_watch WHERE tenant = %(tenant)s")
+    change(auditor, "ALTER TABLE registration.event ALTER hash SET NOT NULL")
+
+
+def test_copies_that_nobody_signed_are_passed_over(auditor: Desk) -> None:
+    """The service's own role may add rows there."""
+    registering(auditor, 3)
+    look(auditor)
+    for size in range(9, 259):
+        change(
+            auditor,
+            "INSERT INTO registration.log_checkpoint"
+            f" SELECT tenant, {size}, key_id, replace(note, E'\\n3\\n', E'\\n{size}\\n')"
+            " FROM registration.log_checkpoint WHERE tenant = %(tenant)s AND size = 3",
+        )
+    assert [c["size"] for c in succeeded(auditor.get("/v1/audit/checkpoints"))["items"]] == [3]
+    assert succeeded(auditor.get("/v1/audit/verify"))["checkpoint"]["size"] == 3
+    assert succeeded(auditor.get("/v1/audit/proofs/inclusion?position=1"))["size"] == 3
+    assert succeeded(auditor.get("/v1/audit/proofs/consistency?from=1"))["to"] == 3
+    problem(auditor.get("/v1/audit/proofs/inclusion?position=1&size=9"), 422, "VALIDATION_FAILED")
+
+
 def checked(document: dict[str, Any]) -> proofs.Proof:
     return proofs.PROOF.validate_python(document)

@@ -108,7 +108,7 @@ def test_a_tail_that_was_cut_head_included(auditor: Auditor) -> None:
     assert checkpoint.endswith("does not hold: the log has only 3 events")
     assert place.endswith("positions 4 to 5")
     auditor.site.change("DELETE FROM event", "DELETE FROM log_head")
-    assert auditor.verify(code=1)[0].endswith("does not hold: the log has only 0 events")
+    assert auditor.verify(code=1)[1].endswith("does not hold: the log has only 0 events")
 
 
 def test_an_edited_event_is_named_by_the_chain(auditor: Auditor) -> None:
@@ -295,3 +295,111 @@ def test_a_signature_without_this_program(auditor: Auditor) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+def bare(auditor: Auditor, code: int = 0) -> list[str]:
+    return auditor.run("verify", code=code).splitlines()
+
+
+def test_without_a_checkpoint_the_files_of_the_folder_are_taken(auditor: Auditor) -> None:
+    auditor.site.append(1, tenant="other")
+    log, other, checkpoints, none = bare(auditor)
+    assert (log[:30], other[:6]) == (f"{TENANT}: 7 events, whole, head"[:30], "other:")
+    assert checkpoints.startswith(f"{TENANT}: all 2 checkpoints hold, the last of 5 events")
+    assert none == "other: compared with no checkpoint: none is in the data folder's own files"
+    auditor.site.change("DELETE FROM event WHERE position > 3")
+    rechain(auditor.site.url, TENANT)
+    assert bare(auditor, code=1)[2].endswith("does not hold: the log has only 3 events")
+
+
+def test_everything_gone(auditor: Auditor) -> None:
+    auditor.site.change("DELETE FROM event", "DELETE FROM log_head")
+    none, checkpoint, _ = bare(auditor, code=1)
+    assert none == "there is no log at all"
+    assert checkpoint.endswith("does not hold: the log has only 0 events")
+    auditor.file.unlink()
+    assert bare(auditor) == ["there is no log at all"]
+
+
+def test_files_of_the_folder_that_cannot_be_read(auditor: Auditor) -> None:
+    content = auditor.file.read_bytes()
+    auditor.file.write_bytes(content + b"\n" + content[:90])  # one is just being written
+    assert "all 2 checkpoints hold" in bare(auditor)[1]
+    for spoilt in (b"garbage", content.replace("— ".encode(), b"-- "), b"garbage\n\n" + content):
+        auditor.file.write_bytes(spoilt)
+        assert bare(auditor, code=1)[1].startswith(f"{TENANT}: its checkpoints cannot be read: ")
+    auditor.file.write_bytes(content)
+    (auditor.site.folder.path / "bad.pem").write_text("no key")
+    with pytest.raises(CommandError, match="holds no public key"):
+        bare(auditor)
+
+
+def test_a_tenant_whose_name_commands_the_terminal(auditor: Auditor) -> None:
+    auditor.site.append(1, tenant="x: whole\nfake: 9 events, whole\x1b[2J")
+    lines = bare(auditor)
+    assert lines[1].startswith(r"x: whole\nfake: 9 events, whole\x1b[2J: 1 events, whole")
+    told = auditor.run("checkpoint", "now")
+    assert "\x1b" not in told
+    assert len(told.splitlines()) == 2
+
+
+def test_rows_that_may_be_hidden(auditor: Auditor) -> None:
+    auditor.site.change("ALTER TABLE event ENABLE ROW LEVEL SECURITY")
+    assert any("event has row level security" in line for line in bare(auditor, code=1))
+
+
+def test_a_file_that_was_moved_is_accepted_by_people(auditor: Auditor) -> None:
+    with pytest.raises(CommandError, match="nothing to accept"):
+        auditor.run("checkpoint", "accept", "--tenant", TENANT)
+    auditor.file.rename(auditor.path / "old")
+    told = auditor.run("checkpoint", "now", code=1)
+    assert "5 events were signed, but its file of checkpoints says 0" in told
+    with pytest.raises(CommandError, match="no log of this tenant"):
+        auditor.run("checkpoint", "accept", "--tenant", "other", code=1)
+    told = auditor.run("checkpoint", "accept", "--tenant", TENANT)
+    assert told == f"{TENANT}: 7 events, signed in {auditor.file}\n"
+    assert auditor.run("checkpoint", "now") == told
+
+
+@pytest.mark.parametrize("gone", ["metadata", "data"])
+def test_half_of_an_event_proves_nothing(auditor: Auditor, gone: str) -> None:
+    file = auditor.prove("inclusion", "2", "--whole")
+    document = json.loads(file.read_text())
+    del document["event"][gone]
+    file.write_text(json.dumps(document))
+    assert "data and metadata go together" in auditor.check(file, code=1)
+
+
+@pytest.mark.parametrize(
+    ("member", "value"),
+    [
+        ("at", "2026-01-01T00:00:00"),
+        ("at", 10**30),
+        ("version", 10**30),
+        ("version", -(10**30)),
+        ("type", "\ud800"),
+    ],
+)
+def test_members_that_no_event_has(auditor: Auditor, member: str, value: object) -> None:
+    file = auditor.prove("inclusion", "2", "--whole")
+    document = json.loads(file.read_text())
+    document["event"][member] = value
+    file.write_text(json.dumps(document))
+    with pytest.raises(CommandError, match="is no proof"):
+        auditor.check(file)
+
+
+@pytest.mark.parametrize("tenant", ["\udcff", "a\0b", ""])
+@pytest.mark.parametrize("command", [("proof", "inclusion", "1"), ("verify",)])
+def test_a_tenant_that_is_no_text(auditor: Auditor, command: tuple[str, ...], tenant: str) -> None:
+    with pytest.raises(CommandError, match="--tenant takes text"):
+        auditor.run(*command, "--tenant", tenant)
+
+
+def test_a_damaged_tree_proves_nothing(auditor: Auditor) -> None:
+    auditor.site.append(600)
+    auditor.run("checkpoint", "now")
+    for damage in ("hash = ''", "hash = sha256('')"):
+        auditor.site.change(f"UPDATE tree_node SET {damage} WHERE index = 0")
+        with pytest.raises(CommandError, match=r"damaged|does not lead"):
+            auditor.prove("inclusion", "2")

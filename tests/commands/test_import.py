@@ -1,8 +1,10 @@
 """`registration import`: real files, through the real gate, into a real database."""
 
 import gzip
+import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -144,6 +146,19 @@ def test_a_gzipped_file_and_standard_input(desk: Desk, tmp_path: Path) -> None:
         check=True,
     )
     assert result.stdout.startswith(b"1 registered, 1 already there, 0 refused (")
+
+
+def test_what_comes_through_a_pipe_by_name(desk: Desk, tmp_path: Path) -> None:
+    """As of ``<(head …)``, and of ``/dev/stdin`` behind a pipe: such a file cannot be sought in."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    content = lines(*(ADA | {"id": str(number)} for number in range(600)))
+    writer = threading.Thread(target=pipe.write_bytes, args=(content,))
+    writer.start()
+    try:
+        assert desk(pipe)[:2] == (0, "600 registered, 0 already there, 0 refused")
+    finally:
+        writer.join()
 
 
 def test_a_file_that_breaks_off_is_an_error_and_what_is_in_stays(

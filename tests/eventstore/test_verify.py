@@ -17,7 +17,7 @@ from tests.eventstore.given import (
 
 from registration.eventstore import recorder
 from registration.eventstore.mapper import EventMapper, StreamEvent
-from registration.eventstore.verify import BrokenLink, VerifyReport, verify_log
+from registration.eventstore.verify import BrokenLink, VerifyReport, verify_log, verify_stretch
 
 STREAM = UUID(int=3)
 AT = f"WHERE tenant = '{TENANT}' AND position"
@@ -152,3 +152,73 @@ def test_a_stream_with_a_hole_in_a_chain_that_holds(url: str) -> None:
     assert verify_log(url).broken == (
         BrokenLink(TENANT, 7, STREAM, 7, "its version does not follow the one before it"),
     )
+
+
+@pytest.mark.parametrize(
+    "column", ["stream_id", "version", "topic", "data", "metadata", "recorded_at", "hash"]
+)
+def test_a_column_that_is_empty(url: str, column: str) -> None:
+    """Who owns the table may let it hold NULL: that is a broken link like another."""
+    broken = tamper(
+        url,
+        f"ALTER TABLE event ALTER {column} DROP NOT NULL",
+        f"UPDATE event SET {column} = NULL {AT} = 4",
+    )
+    assert (broken.position, broken.reason) == (4, f"has no {column} any more")
+    stretch = verify_stretch(url, TENANT, 0, None)
+    assert stretch.broken == broken
+    assert stretch.position == 3
+
+
+def test_an_empty_column_under_a_hash_that_would_be_right(url: str) -> None:
+    broken = tamper(
+        url,
+        "ALTER TABLE event ALTER data DROP NOT NULL",
+        f"UPDATE event SET data = NULL, hash = '' {AT} = 6",
+    )
+    assert broken.reason == "has no data any more"
+
+
+@pytest.mark.parametrize("column", ["position", "hash", "recorded_at"])
+def test_an_empty_column_of_the_head(url: str, column: str) -> None:
+    broken = tamper(
+        url,
+        f"ALTER TABLE log_head ALTER {column} DROP NOT NULL",
+        f"UPDATE log_head SET {column} = NULL WHERE tenant = '{TENANT}'",
+    )
+    assert (broken.position, broken.reason) == (6, "a column of the head row is empty")
+
+
+@pytest.mark.parametrize(
+    ("statements", "reason"),
+    [
+        (["ALTER TABLE event ENABLE ROW LEVEL SECURITY"], "event has row level security"),
+        (["ALTER TABLE log_head ENABLE ROW LEVEL SECURITY"], "log_head has row level security"),
+        (["CREATE RULE r AS ON INSERT TO event DO INSTEAD NOTHING"], "event has rules"),
+        (
+            [
+                "ALTER TABLE event RENAME TO event_of_before",
+                "CREATE VIEW event AS SELECT * FROM event_of_before",
+            ],
+            "event is no table",
+        ),
+    ],
+)
+def test_what_shows_some_other_rows_than_others(
+    url: str, statements: list[str], reason: str
+) -> None:
+    with psycopg.connect(url, options="-c search_path=registration") as connection:
+        for statement in statements:
+            connection.execute(statement.encode())
+    report = verify_log(url)
+    assert not report.ok
+    assert not report.broken
+    assert reason in str(report.hidden)
+
+
+def test_a_table_of_other_columns(url: str) -> None:
+    with psycopg.connect(url, options="-c search_path=registration") as connection:
+        connection.execute("DROP VIEW IF EXISTS readable_event CASCADE")
+        connection.execute("ALTER TABLE event ALTER stream_id TYPE text")
+    found = {broken.tenant: broken.reason for broken in verify_log(url).broken}
+    assert found == dict.fromkeys((TENANT, "other"), "it cannot be read (ValueError)")

@@ -39,10 +39,10 @@ class Site:
 
         asyncio.run(appended())
 
-    def look(self) -> dict[str, Watched]:
+    def look(self, accepted: str = "") -> dict[str, Watched]:
         """Let the witness look once, a minute after it last did."""
         self.now += timedelta(minutes=1)
-        witness = Witness(self.url, self.folder, self.key, lambda: self.now)
+        witness = Witness(self.url, self.folder, self.key, lambda: self.now, [accepted])
         return asyncio.run(witness.look())
 
     def change(self, *statements: str, parameters: Sequence[object] = ()) -> None:

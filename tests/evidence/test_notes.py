@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from registration.evidence.notes import (
     Checkpoint,
     NoteError,
+    is_beginning,
     parse,
     pem,
     public_keys,
@@ -157,3 +158,26 @@ def test_public_keys_of_a_file() -> None:
     for content in (b"", b"-----BEGIN PUBLIC KEY-----\nnothing\n-----END PUBLIC KEY-----\n"):
         with pytest.raises(NoteError):
             public_keys(content)
+
+
+@given(checkpoints)
+def test_what_a_crash_leaves_of_a_note_is_its_beginning(checkpoint: Checkpoint) -> None:
+    note = sign(checkpoint, KEY).note.encode()
+    assert all(is_beginning(note[:length], checkpoint.tenant) for length in range(1, len(note)))
+    assert not is_beginning(note, checkpoint.tenant)
+    assert not is_beginning(b"", checkpoint.tenant)
+
+
+@given(checkpoints, st.data())
+def test_nothing_else_is_the_beginning_of_a_note(
+    checkpoint: Checkpoint, data: st.DataObject
+) -> None:
+    note = sign(checkpoint, KEY).note.encode()
+    place = data.draw(st.integers(0, len(note) - 2))
+    put = data.draw(st.sampled_from([b"\0", b"\xff", b"\r", b" "]))
+    if note[place : place + 1] != put:
+        cut = data.draw(st.integers(place + 1, len(note)))
+        spoilt = note[:place] + put + note[place + 1 :]
+        assert not is_beginning(spoilt[:cut], checkpoint.tenant)
+    assert not is_beginning(note[:-1], checkpoint.tenant + "x")
+    assert not is_beginning(note + note[:place], checkpoint.tenant)

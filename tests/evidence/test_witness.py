@@ -5,6 +5,7 @@ import errno
 import os
 import stat
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from tests.evidence.forging import rechain
 from tests.evidence.given import Site, site
 
 from registration.eventstore import database
-from registration.eventstore.verify import verify_log
+from registration.eventstore.verify import verify_log, verify_stretch
 from registration.evidence import comparison, tree, watch, witness
 from registration.evidence.folder import CheckpointFolder, FolderError, checkpoint_key, fingerprint
 
@@ -116,6 +117,27 @@ def test_a_log_that_is_gone(here: Site) -> None:
     here.change("DELETE FROM event", "DELETE FROM log_head")
     assert verify_log(here.url).logs == ()
     assert here.look()[TENANT].broken is not None
+
+
+@pytest.mark.parametrize("kept", ["log_watch", "log_checkpoint"])
+def test_a_log_that_is_gone_with_its_checkpoints(here: Site, kept: str) -> None:
+    here.append(2)
+    here.append(2, tenant="other")
+    here.look()
+    here.change("DELETE FROM event", "DELETE FROM log_head")
+    here.change(f"DELETE FROM {({'log_watch', 'log_checkpoint'} - {kept}).pop()}")
+    for tenant in (TENANT, "other"):
+        here.folder.file(tenant).unlink()
+    assert all(log.broken for log in here.look().values())
+    assert summary(here)[0] == 2
+
+
+def test_a_log_without_a_head(here: Site) -> None:
+    here.append(2)
+    here.change("DELETE FROM log_head")
+    broken = here.look()[TENANT].broken
+    assert broken is not None
+    assert broken.reason == "the log has no head row"
 
 
 def test_new_events_that_do_not_hold_are_not_signed(here: Site) -> None:
@@ -267,10 +289,183 @@ def test_two_at_once_sign_once(here: Site) -> None:
 
 def test_two_with_folders_of_their_own(here: Site, tmp_path: Path) -> None:
     here.append(2)
-    there = Site(here.url, CheckpointFolder(tmp_path / "elsewhere"))
+    key = Ed25519PrivateKey.from_private_bytes(b"\2" * 32)
+    there = Site(here.url, CheckpointFolder(tmp_path / "elsewhere"), key)
     here.look()
     there.look()
     assert here.signed() == there.signed() == [2]
+    for one in (here, there):  # each is ahead of the other once
+        one.append(1)
+        assert one.look()[TENANT].broken is None
+    assert (here.signed(), there.signed()) == ([2, 3], [2, 4])
+    # a copy of one that was ahead has to be borne out as well
+    forge(here, 4)
+    found = here.look()[TENANT]
+    assert found.broken is not None
+    assert "not the one that was signed" in found.broken.reason
+
+
+GARBAGE: dict[str, Callable[[bytes], bytes | None]] = {
+    "deleted": lambda _: None,
+    "emptied": lambda _: b"",
+    "garbage": lambda _: b"\x00garbage",
+    "long garbage": lambda _: b"garbage\n" * 9_999,
+    "more behind": lambda was: was + b"\ngarbage",
+    "last byte": lambda was: was[:-1],
+    "last half": lambda was: was[: len(was) // 2 + 9],
+    "other dashes": lambda was: was.replace("— ".encode(), b"-- "),
+    "last dash": lambda was: b"-- ".join(was.rsplit("— ".encode(), 1)),
+    "last one": lambda was: was[: was.rindex(b"\nregistration/")],
+    "one zero": lambda was: was + b"\0",
+}
+
+
+@pytest.mark.parametrize("kept", ["copies", "verified", "both"])
+@pytest.mark.parametrize("what", GARBAGE)
+def test_destroyed_checkpoints_heal_nothing(here: Site, what: str, kept: str) -> None:
+    """A log that was cut off is not signed because its checkpoints were destroyed too."""
+    for count in (4, 6):
+        here.append(count)
+        here.look()
+    path = here.folder.file(TENANT)
+    content = GARBAGE[what](path.read_bytes())
+    if content is None:
+        path.unlink()
+    else:
+        path.write_bytes(content)
+    cut(here, 7)
+    if kept == "copies":
+        here.change("DELETE FROM log_watch")
+    if kept == "verified":
+        here.change("DELETE FROM log_checkpoint")
+    for _ in range(2):
+        found = here.look()[TENANT]
+        assert found.broken or found.unwritten
+        assert (path.read_bytes() if path.exists() else None) == content
+    assert summary(here)[:2] != (0, 0)
+
+
+def test_a_file_that_is_gone_is_told_of_until_somebody_accepts_it(here: Site) -> None:
+    for count in (4, 6):
+        here.append(count)
+        here.look()
+    old = here.folder.file(TENANT).rename(here.folder.path / "old")
+    found = here.look()[TENANT]
+    assert found.broken is not None
+    assert found.broken.reason == "10 events were signed, but its file of checkpoints says 0"
+    cut(here, 7)  # as a restore does
+    assert here.look()[TENANT].broken is not None
+    here.now = here.now.replace(year=2020)  # a clock that went back with it
+    found = here.look(accepted=TENANT)[TENANT]
+    assert (found.broken, found.verified_to) == (None, 7)
+    assert here.signed() == [7]
+    here.append(1)
+    assert here.look()[TENANT].broken is None
+    assert here.signed() == [7, 8]
+    assert summary(here)[:2] == (0, 0)
+    # and what the new file lacks is told of as before
+    path = here.folder.file(TENANT)
+    path.write_bytes(path.read_bytes()[: path.read_bytes().rindex(b"\nregistration/")])
+    assert here.look()[TENANT].broken is not None
+    old.replace(path)
+    assert here.look(accepted=TENANT)[TENANT].broken is not None
+
+
+def test_what_others_put_among_the_copies_changes_nothing(here: Site) -> None:
+    here.append(3)
+    here.look()
+    note = comparison.read(here.folder.file(TENANT))[0].note
+    for size in (9, 10):
+        forged = note.replace("\n3\n", f"\n{size}\n") if size == 9 else "garbage"
+        here.change(
+            "INSERT INTO log_checkpoint VALUES (%s, %s, '', %s)", parameters=(TENANT, size, forged)
+        )
+    here.append(1)
+    found = here.look()[TENANT]
+    assert (found.broken, found.unwritten) == (None, None)
+    assert here.signed() == [3, 4]
+
+
+def test_files_of_odd_names_are_told_of_and_passed_over(
+    here: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    here.append(1)
+    here.look()
+    names = (b"%00", b"\xff", b"%ff", b"", b"a b", b"%zz", b"%2E%2f\n")
+    for name in names:
+        (Path(os.fsdecode(os.fsencode(here.folder.path) + b"/" + name + b".checkpoints"))).touch()
+    here.append(1)
+    found = here.look()
+    assert found.keys() == {TENANT}
+    assert here.signed() == [1, 2]
+    assert caplog.text.count("is named after no tenant") == len(names)
+    assert summary(here)[:2] == (0, 0)
+
+
+def test_a_log_that_cannot_be_looked_at_hides_no_other(
+    here: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    here.append(2)
+    here.append(2, tenant="other")
+
+    def failing(url: str, tenant: str, *more: Any) -> Any:
+        if tenant == TENANT:
+            raise psycopg.DataError("Ada Lovelace")
+        return verify_stretch(url, tenant, *more)
+
+    monkeypatch.setattr(witness, "verify_stretch", failing)
+    found = here.look()
+    assert here.signed("other") == [2]
+    broken = found[TENANT].broken
+    assert broken is not None
+    assert broken.reason == "it could not be looked at (DataError)"
+    assert summary(here)[:2] == (1, 1)
+    assert "Ada" not in caplog.text
+    monkeypatch.undo()
+    assert here.look()[TENANT].broken is None
+    assert summary(here)[:2] == (0, 0)
+
+
+@pytest.mark.parametrize("column", ["data", "hash", "recorded_at", "version", "topic"])
+def test_an_empty_column_is_told_of(here: Site, column: str) -> None:
+    here.append(3)
+    here.append(2, tenant="other")
+    here.look()
+    here.append(300)
+    here.change(
+        f"ALTER TABLE event ALTER {column} DROP NOT NULL",
+        f"UPDATE event SET {column} = NULL WHERE tenant = '{TENANT}' AND position IN (2, 5)",
+    )
+    found = here.look()
+    for place in (5, 2):
+        broken = found[TENANT].broken
+        assert broken is not None
+        assert (broken.position, broken.reason) == (place, f"has no {column} any more")
+        here.change(
+            f"DELETE FROM event WHERE tenant = '{TENANT}' AND position > 3",
+            f"UPDATE log_head SET (position, hash, recorded_at) = (SELECT position, hash,"
+            f" recorded_at FROM event WHERE tenant = '{TENANT}' AND position = 3)"
+            f" WHERE tenant = '{TENANT}'",
+        )
+        found = here.look()
+    assert found["other"].broken is None
+
+
+def test_it_gets_over_whatever_goes_wrong(
+    here: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    here.append(1)
+    stop = asyncio.Event()
+
+    async def failing(_: object) -> None:
+        if caplog.text:
+            stop.set()
+        raise ValueError("Ada Lovelace")
+
+    monkeypatch.setattr(witness.Witness, "look", failing)
+    asyncio.run(witness.run_forever(here.url, here.folder, here.key, interval=0.01, stop=stop))
+    assert "the log could not be looked at: ValueError" in caplog.text
+    assert "Ada" not in caplog.text
 
 
 def test_nobody_else_may_read_what_is_written(here: Site, tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """For auditors: whether the log is what was written, its signed checkpoints, and proofs."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, TypeVar
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from fastapi import APIRouter, Query
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
@@ -17,7 +19,8 @@ from registration.api.requests import AuditReader, detached, services
 from registration.api.wire import Answer
 from registration.domain.errors import DomainError, invalid
 from registration.evidence import proofs, tree, watch
-from registration.evidence.notes import Signed
+from registration.evidence.folder import CheckpointFolder, FolderError
+from registration.evidence.notes import Checkpoint, Signed
 from registration.evidence.watch import NEWEST
 
 router = APIRouter(tags=["audit"])
@@ -98,10 +101,12 @@ async def verify(request: Request, caller: AuditReader) -> Response:
     To recompute all of it takes minutes, and is what ``registration verify`` does.
     """
 
+    keys = await _keys(request)
+
     async def query(connection: Connection) -> dict[str, Any]:
         head = await (await connection.execute(_HEAD, (caller.tenant,))).fetchone()
         found = await watch.read(connection, caller.tenant)
-        newest = await watch.copies(connection, caller.tenant)
+        newest = await watch.copies(connection, caller.tenant, keys)
         return _status(head, found, newest)
 
     return json_answer(await _asked(request, query))
@@ -123,8 +128,9 @@ async def checkpoints(
         before = decode_cursor(page.cursor)
         if type(before) is not int or not 0 < before <= NEWEST:
             raise invalid("/cursor", "is no cursor of this list")
+    keys = await _keys(request)
     found = await _asked(
-        request, lambda db: watch.copies(db, caller.tenant, before, page.limit + 1)
+        request, lambda db: watch.copies(db, caller.tenant, keys, before, page.limit + 1)
     )
     more = len(found) > page.limit
     last = found[page.limit - 1].checkpoint.size if more else 0
@@ -154,11 +160,16 @@ async def prove_inclusion(
 ) -> Response:
     """Prove it against a tree that is not larger than the newest checkpoint's (RFC 9162)."""
 
+    keys = await _keys(request)
+
     async def query(connection: Connection) -> proofs.Proof:
-        until = await _signed_size(connection, caller.tenant, size, "/size")
+        signed = await _signed(connection, caller.tenant, keys, size, "/size")
+        until = size or signed.size
         if position > until:
             raise invalid("/position", f"must be one of the {until} events of the tree")
-        return await proofs.inclusion(connection, caller.tenant, position, until)
+        proof = await proofs.inclusion(connection, caller.tenant, position, until)
+        await proofs.check_against(connection, caller.tenant, proofs.check(proof), signed)
+        return proof
 
     return json_answer(proofs.as_json(await _asked(request, query)))
 
@@ -181,24 +192,53 @@ async def prove_consistency(
 ) -> Response:
     """Prove that the later tree is the earlier one with events added to its end (RFC 9162)."""
 
+    keys = await _keys(request)
+
     async def query(connection: Connection) -> proofs.Proof:
-        until = await _signed_size(connection, caller.tenant, after, "/to")
+        signed = await _signed(connection, caller.tenant, keys, after, "/to")
+        until = after or signed.size
         if before > until:
             raise invalid("/from", f"must not be more than the {until} events of the later tree")
-        return await proofs.consistency(connection, caller.tenant, before, until)
+        proof = await proofs.consistency(connection, caller.tenant, before, until)
+        await proofs.check_against(connection, caller.tenant, proofs.check(proof), signed)
+        return proof
 
     return json_answer(proofs.as_json(await _asked(request, query)))
 
 
-async def _signed_size(connection: Connection, tenant: str, asked: int | None, path: str) -> int:
-    """Return the size of the tree that is asked for. Raises ``VALIDATION_FAILED``."""
-    newest = await watch.copies(connection, tenant)
+async def _keys(request: Request) -> list[Ed25519PublicKey]:
+    """Return the keys by which checkpoints are told from what somebody put beside them.
+
+    None where the folder is on another machine, that of the process which signs: then whatever is
+    well-formed is shown, and who receives it verifies it anyway.
+    """
+    settings = services(request).settings
+    folder = CheckpointFolder(settings.checkpoint_dir or settings.data_dir / "checkpoints")
+    try:
+        return await asyncio.to_thread(folder.keys)
+    except FolderError:
+        return []
+
+
+async def _signed(
+    connection: Connection,
+    tenant: str,
+    keys: list[Ed25519PublicKey],
+    asked: int | None,
+    path: str,
+) -> Checkpoint:
+    """Return the newest checkpoint, which a tree of the size that is asked for is part of.
+
+    Raises ``VALIDATION_FAILED``.
+    """
+    newest = await watch.copies(connection, tenant, keys)
     if not newest:
         raise invalid(path, "cannot be had: there is no checkpoint of the log yet")
-    signed = newest[0].checkpoint.size
-    if asked is not None and asked > signed:
-        raise invalid(path, f"must not be more than the {signed} events of the newest checkpoint")
-    return asked or signed
+    signed = newest[0].checkpoint
+    if asked is not None and asked > signed.size:
+        limit = f"the {signed.size} events of the newest checkpoint"
+        raise invalid(path, f"must not be more than {limit}")
+    return signed
 
 
 async def _asked(request: Request, query: Callable[[Connection], Awaitable[Result]]) -> Result:
@@ -207,7 +247,8 @@ async def _asked(request: Request, query: Callable[[Connection], Awaitable[Resul
             async with services(request).views.connection() as connection:
                 return await query(connection)
         except (proofs.ProofError, tree.TreeError):
-            raise DomainError("LOG_BROKEN", "What the proof is made of is not there.") from None
+            detail = "What the proof is made of is not there, or not what was signed."
+            raise DomainError("LOG_BROKEN", detail) from None
 
     return await detached(answer())
 

@@ -116,7 +116,7 @@ PROBLEMS: dict[str, Problem] = {
     "LOG_BROKEN": Problem(
         409,
         "Log broken",
-        "Events, keys or hashes that the answer is made of are gone, or not as they were written.",
+        "Events, keys or hashes that the answer is made of are gone, or not as written or signed.",
         "Tell whoever runs the service. GET /v1/audit/verify and `registration verify` say more.",
     ),
     "PORTRAIT_GONE": Problem(

@@ -43,7 +43,28 @@ DatabaseUrl = Annotated[
         show_default=False,
     ),
 ]
-Tenant = Annotated[str, typer.Option(help="The tenant, as in the `tenant` claim of tokens.")]
+
+
+def checked_tenant(value: str | None) -> str | None:
+    """Return a tenant's name. Raises `CommandError` where the database could not hold it."""
+    try:
+        if value is None or (value.encode() and "\0" not in value):
+            return value
+    except UnicodeEncodeError:  # bytes that the shell passed on
+        pass
+    raise CommandError("--tenant takes text")
+
+
+Tenant = Annotated[
+    str,
+    typer.Option(
+        help="The tenant, as in the `tenant` claim of tokens.",
+        callback=checked_tenant,
+    ),
+]
+CheckedTenant = Annotated[
+    str, typer.Option("--tenant", help="The tenant whose log it is.", callback=checked_tenant)
+]
 
 
 def load_settings(**options: Any) -> Settings:

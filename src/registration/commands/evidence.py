@@ -7,7 +7,7 @@ import typer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from registration.commands import CommandError
-from registration.evidence.folder import KEY_FILE, CheckpointFolder, checkpoint_key
+from registration.evidence.folder import KEY_FILE, CheckpointFolder, FolderError, checkpoint_key
 from registration.evidence.notes import NoteError
 from registration.evidence.notes import public_keys as read_keys
 from registration.settings import Settings
@@ -44,6 +44,14 @@ def public_keys(settings: Settings, paths: list[Path] | None) -> list[Ed25519Pub
         except NoteError as error:
             raise CommandError(f"{path} {error}") from error
     return found
+
+
+def folder_keys(folder: CheckpointFolder) -> list[Ed25519PublicKey]:
+    """The public keys that lie beside the checkpoints of a folder. Raises `CommandError`."""
+    try:
+        return folder.keys()
+    except FolderError as error:
+        raise CommandError(str(error)) from error
 
 
 def checkpoint_folder(settings: Settings) -> CheckpointFolder:

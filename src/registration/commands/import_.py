@@ -282,7 +282,8 @@ def open_lines(file: str) -> Iterator[Lines]:
     try:
         raw = sys.stdin.buffer if standard_input else Path(file).open("rb")  # noqa: SIM115 (below)
         head = cast("BufferedReader", raw).peek(len(_GZIP))[: len(_GZIP)]
-        size = None if standard_input else Path(file).stat().st_size
+        # what comes through a pipe has no size, and no place in it to tell
+        size = Path(file).stat().st_size if not standard_input and raw.seekable() else None
     except OSError as error:
         raise CommandError(f"cannot read {file}: {error.strerror}") from error
     with nullcontext() if standard_input else raw:

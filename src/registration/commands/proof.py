@@ -18,9 +18,15 @@ from registration.commands.common import (
     load_settings,
 )
 from registration.commands.common import database as opened
-from registration.commands.evidence import CheckpointFile, PublicKeys, public_keys
+from registration.commands.evidence import (
+    CheckpointFile,
+    PublicKeys,
+    checkpoint_folder,
+    public_keys,
+)
 from registration.eventstore import database
 from registration.evidence import comparison, proofs, tree, watch
+from registration.evidence.folder import FolderError
 from registration.evidence.notes import NoteError
 from registration.evidence.tree import Connection
 from registration.settings import Settings
@@ -53,15 +59,16 @@ def inclusion(
     if (position is None) == (event is None):
         raise CommandError("name either a position or --event STREAM VERSION")
 
+    settings = load_settings(data_dir=data_dir, database_url=database_url)
+
     async def prove(connection: Connection) -> proofs.Proof:
         at = position or 0
         if event is not None:
             at = await proofs.position_of(connection, tenant, *event)
-        return await proofs.inclusion(
-            connection, tenant, at, await _grown(connection, tenant, size), whole=whole
-        )
+        until = await _grown(connection, settings, tenant, size)
+        return await proofs.inclusion(connection, tenant, at, until, whole=whole)
 
-    _print(load_settings(data_dir=data_dir, database_url=database_url), prove)
+    _print(settings, prove)
 
 
 @group.command()
@@ -74,11 +81,13 @@ def consistency(
 ) -> None:
     """Print a proof that the log of TO events is that of FROM events with others after them."""
 
+    settings = load_settings(data_dir=data_dir, database_url=database_url)
+
     async def prove(connection: Connection) -> proofs.Proof:
-        await _grown(connection, tenant, after)
+        await _grown(connection, settings, tenant, after)
         return await proofs.consistency(connection, tenant, before, after)
 
-    _print(load_settings(data_dir=data_dir, database_url=database_url), prove)
+    _print(settings, prove)
 
 
 @group.command()
@@ -116,10 +125,10 @@ def check(
         typer.echo(f"{proof.tenant}: {size} events, root {root.hex()}")
 
 
-async def _grown(connection: Connection, tenant: str, size: int | None) -> int:
+async def _grown(connection: Connection, settings: Settings, tenant: str, size: int | None) -> int:
     """Return the size of the tree that is asked for, once the tree is made so far."""
     if size is None:
-        found = await watch.copies(connection, tenant)
+        found = await watch.copies(connection, tenant, checkpoint_folder(settings).keys())
         if not found:
             raise proofs.ProofError("there is no checkpoint yet: name a --size")
         size = found[0].checkpoint.size
@@ -132,13 +141,17 @@ def _print(settings: Settings, prove: Callable[[Connection], Awaitable[proofs.Pr
         async with await database.connect(
             url, name="proof", options="-c statement_timeout=60000"
         ) as connection:
-            return await prove(connection)
+            proof = await prove(connection)
+            proofs.check(proof)  # the tree that it was made from may be damaged
+            return proof
 
     with opened(settings) as url:
         try:
             proof = asyncio.run(proved(url))
         except tree.TreeError as error:
-            raise CommandError("the log has not so many events") from error
-        except proofs.ProofError as error:
+            raise CommandError(
+                "the log has not so many events, or what is kept of its tree is damaged"
+            ) from error
+        except (proofs.ProofError, FolderError) as error:
             raise CommandError(str(error)) from error
     typer.echo(json.dumps(proofs.as_json(proof), indent=2))

@@ -1,10 +1,14 @@
 """`registration project` and `rebuild`: run the read models, and make them anew."""
 
 import asyncio
+import logging
 import os
 import signal
 import sys
 import threading
+import traceback
+from collections.abc import Awaitable
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -24,7 +28,11 @@ from registration.evidence.folder import checkpoint_key
 from registration.memory import collect_seldom
 from registration.settings import Settings
 
+logger = logging.getLogger(__name__)
+
 _YIELDING = 5
+_FAILED = 1
+_LEAVING_SECONDS = 10.0
 
 
 @app.command()
@@ -50,7 +58,10 @@ def project(
     collect_seldom()
     key = checkpoint_key(settings.data_dir)
     with unlocked_database(settings) as url:
-        asyncio.run(_run_until_stopped(url, settings, key))
+        try:
+            asyncio.run(_run_until_stopped(url, settings, key))
+        except* typer.Exit:
+            raise typer.Exit(_FAILED) from None
 
 
 @app.command()
@@ -89,32 +100,61 @@ async def _run_until_stopped(url: str, settings: Settings, key: Ed25519PrivateKe
     loop = asyncio.get_running_loop()
     for signal_number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(signal_number, stop.set)
+    jobs = {
+        "read models": runner.run_forever(url, stop=stop),
+        "retention": retention.run_forever(
+            url,
+            interval=settings.retention_interval,
+            stop=stop,
+            access_log_days=settings.access_log_days,
+        ),
+        "checkpoints": witness.run_forever(
+            url,
+            checkpoint_folder(settings),
+            key,
+            interval=settings.checkpoint_interval,
+            stop=stop,
+        ),
+    }
     async with asyncio.TaskGroup() as group:
-        group.create_task(runner.run_forever(url, stop=stop))
-        group.create_task(
-            retention.run_forever(
-                url,
-                interval=settings.retention_interval,
-                stop=stop,
-                access_log_days=settings.access_log_days,
-            )
-        )
-        group.create_task(
-            witness.run_forever(
-                url,
-                checkpoint_folder(settings),
-                key,
-                interval=settings.checkpoint_interval,
-                stop=stop,
-            )
-        )
+        for name, job in jobs.items():
+            group.create_task(_end_with(name, job, stop))
+
+
+async def _end_with(name: str, job: Awaitable[None], stop: asyncio.Event) -> None:
+    """Do a job; should it fail, this process ends, and whoever started it starts another.
+
+    The others are asked to stop before they are cancelled: a cancellation can get lost while a
+    connection is made, and then a job that waits for its next turn would keep this process alive,
+    doing nothing. Nor is there an end to waiting for a thread that reads a large log.
+    """
+    try:
+        await job
+    except Exception as error:  # noqa: BLE001 (its messages can hold rows)
+        logger.critical("%s: %s", name, _without_data(error))
+        stop.set()
+        timer = threading.Timer(_LEAVING_SECONDS, os._exit, [_FAILED])
+        timer.daemon = True
+        timer.start()
+        raise typer.Exit(_FAILED) from None
+
+
+def _without_data(error: BaseException) -> str:
+    """Return what went wrong and where, without messages: those of the database can hold rows."""
+    if isinstance(error, BaseExceptionGroup):
+        return "; ".join(_without_data(each) for each in error.exceptions)
+    frames = traceback.extract_tb(error.__traceback__)
+    where = " < ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames[::-1])
+    return f"{type(error).__name__} at {where}"
 
 
 def _stop_when_stdin_closes() -> None:
     """The parent holds the other end: it closes when the parent ends, by whatever means."""
 
     def watch() -> None:
-        sys.stdin.buffer.read()
+        # Not by sys.stdin: its lock would be held at the end of this process, which is fatal then.
+        while os.read(sys.stdin.fileno(), 4096):
+            pass
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, name="watch-stdin", daemon=True).start()

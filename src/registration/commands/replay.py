@@ -17,6 +17,7 @@ from registration.commands.common import (
     load_settings,
     unlocked_database,
 )
+from registration.printing import printable
 
 if TYPE_CHECKING:
     from registration.domain.timeline import Step
@@ -109,16 +110,11 @@ def _as_text(step: "Step") -> str:
     head = f"{record.version}  {record.recorded_at.isoformat()}  {record.topic}"
     lines = [f"{head}  by {_value(record.meta['actor'])}"]
     lines += [
-        f"    {_printable(path)}: {_value(before)} -> {_value(after)}"
+        f"    {printable(path)}: {_value(before)} -> {_value(after)}"
         for path, before, after in step.differences
     ]
     return "\n".join([*lines, f"    hash {record.hash.hex()}"])
 
 
 def _value(value: Any) -> str:
-    return "-" if value is None else _printable(json.dumps(value, ensure_ascii=False))
-
-
-def _printable(text: str) -> str:
-    """Return text that cannot command a terminal: other characters stand as their escapes."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return "-" if value is None else printable(json.dumps(value, ensure_ascii=False))

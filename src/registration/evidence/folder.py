@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
-from urllib.parse import quote
+from typing import BinaryIO
+from urllib.parse import quote, unquote
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
@@ -38,9 +39,20 @@ class CheckpointFolder:
         """Return where the checkpoints of a tenant's log are, if there are any."""
         return self.path / f"{quote(tenant, safe='')}{_SUFFIX}"
 
-    def files(self) -> list[Path]:
-        """Return the files of all tenants."""
-        return sorted(self.path.glob(f"*{_SUFFIX}"))
+    def tenants(self) -> list[str]:
+        """Return whose checkpoints lie here. A file that none of ours is called like is told of."""
+        found = []
+        for path in sorted(self.path.glob(f"*{_SUFFIX}")):
+            tenant = unquote(path.name.removesuffix(_SUFFIX), errors="replace")
+            try:
+                ours = tenant and "\0" not in tenant and self.file(tenant) == path
+            except UnicodeEncodeError:  # its name is no UTF-8
+                ours = False
+            if ours:
+                found.append(tenant)
+            else:
+                logger.warning("%s is named after no tenant", ascii(str(path)))
+        return found
 
     def keys(self) -> list[Ed25519PublicKey]:
         """Return the public keys that lie here: of the key in use, and of those before it.
@@ -77,41 +89,83 @@ class CheckpointFolder:
             os.close(fd)  # which gives the lock back
 
     def last(self, tenant: str) -> notes.Signed | None:
-        """Return the last checkpoint of a tenant's log; for who is alone here.
+        """Return the last checkpoint of a tenant's log.
 
-        What a crash left of one that was never whole is taken away. Raises ``OSError``, and
-        :class:`FolderError` where what stands there is none of our checkpoints.
+        What a crash left of one that was never whole does not count. Raises ``OSError``, and
+        :class:`FolderError` where anything else stands there than our checkpoints.
         """
         path = self.file(tenant)
         try:
-            with path.open("r+b") as file:
-                size = file.seek(0, os.SEEK_END)
-                start = max(0, size - 2 * notes.LONGEST)
-                file.seek(start)
-                tail = file.read()
-                whole = notes.whole_length(tail)
-                if whole < len(tail):
-                    logger.warning("%s ended in the midst of a checkpoint", path)
-                    _truncate(file.fileno(), start + whole)
+            with path.open("rb") as file:
+                tail, whole = self._tail(tenant, file)
         except FileNotFoundError:
             return None
-        found = list(notes.split(tail[:whole]))
+        return self._one(path, tail[:whole], -1)
+
+    def first(self, tenant: str) -> notes.Signed | None:
+        """Return the first checkpoint of a tenant's log. Raises as :meth:`last` does."""
+        path = self.file(tenant)
+        try:
+            with path.open("rb") as file:
+                head = file.read(2 * notes.LONGEST)
+        except FileNotFoundError:
+            return None
+        return self._one(path, head[: notes.whole_length(head)], 0)
+
+    def all(self, tenant: str) -> list[notes.Signed]:
+        """Return every checkpoint of a tenant's log. Raises as :meth:`last` does."""
+        path = self.file(tenant)
+        try:
+            with path.open("rb") as file:
+                self._tail(tenant, file)
+                file.seek(0)
+                content = file.read()
+            whole = content[: notes.whole_length(content)]
+            return [notes.parse(note) for note in notes.split(whole)]
+        except notes.NoteError as error:
+            raise FolderError(f"{path}: something in it {error}") from error
+
+    def _tail(self, tenant: str, file: BinaryIO) -> tuple[bytes, int]:
+        """Return the end of a file, and how much of it is whole notes. Raises `FolderError`.
+
+        Only what a crash can have left may follow on those: other bytes may be all that is left of
+        checkpoints that somebody destroyed, and must not be taken for nothing.
+        """
+        file.seek(max(0, file.seek(0, os.SEEK_END) - 2 * notes.LONGEST))
+        tail = file.read()
+        whole = notes.whole_length(tail)
+        rest = tail[whole:].lstrip(b"\n") if whole else tail
+        if rest and not notes.is_beginning(rest, tenant):
+            raise FolderError(f"{self.file(tenant)}: its end is no checkpoint of this program")
+        return tail, whole
+
+    @staticmethod
+    def _one(path: Path, content: bytes, which: int) -> notes.Signed | None:
+        found = list(notes.split(content))
         if not found:
             return None
         try:
-            return notes.parse(found[-1])
+            return notes.parse(found[which])
         except notes.NoteError as error:
-            raise FolderError(f"{path}: its end {error}") from error
+            place = "end" if which else "beginning"
+            raise FolderError(f"{path}: its {place} {error}") from error
 
     def append(self, tenant: str, note: str) -> None:
-        """Add a note; for who is alone here, after :meth:`last`. Raises ``OSError``.
+        """Add a note; for who is alone here. Raises ``OSError`` and :class:`FolderError`.
 
-        What cannot be written as a whole, on a full disk, is taken back.
+        What a crash left of one that was never whole is taken away, and so is what cannot be
+        written as a whole, on a full disk.
         """
         path = self.file(tenant)
-        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
         try:
             size = os.fstat(fd).st_size
+            with open(fd, "rb", closefd=False) as file:
+                tail, whole = self._tail(tenant, file)
+            if whole < len(tail):
+                logger.warning("%s ended in the midst of a checkpoint", path)
+                size -= len(tail) - whole
+                _truncate(fd, size)
             content = (b"\n" if size else b"") + note.encode()
             try:
                 while content:  # a disk that is full takes a part, and then says so

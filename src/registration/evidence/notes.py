@@ -158,6 +158,31 @@ def whole_length(content: bytes) -> int:
     return 0
 
 
+def is_beginning(content: bytes, tenant: str) -> bool:
+    """Whether this is a note of that log of which something at the end was never written."""
+    lines, whole = content.split(b"\n"), _example(tenant).encode().split(b"\n")
+    cut = len(lines) - 1
+    if not content or cut > len(whole) - 2:
+        return False
+    # made whole from the example, whose lines are as long as those of any note, save for the size
+    rest = [whole[cut][len(lines[cut]) :], *whole[cut + 1 :]]
+    try:
+        text, _, signature = (content + b"\n".join(rest)).decode().partition("\n\n")
+    except UnicodeDecodeError:
+        return False
+    said, signed = _TEXT.fullmatch(text + "\n"), _SIGNATURE.fullmatch(signature.rstrip("\n"))
+    name = quote(tenant, safe="")
+    return bool(said and signed and said["tenant"] == name and signed["name"] == ORIGIN + name)
+
+
+def _example(tenant: str) -> str:
+    origin = ORIGIN + quote(tenant, safe="")
+    return (
+        f"{origin}\n1\n{'A' * 43}=\nhead {'0' * 64}\nat 2001-01-01T00:00:00.000000Z\n\n"
+        f"— {origin} {'A' * 91}=\n"
+    )
+
+
 def key_id(name: str, key: Ed25519PublicKey) -> bytes:
     """Return the id by which a note names a key of this name."""
     return sha256(name.encode() + b"\n" + _ED25519 + raw(key)).digest()[:4]

@@ -10,7 +10,17 @@ from hashlib import sha256
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, TypeAdapter
+from psycopg import DataError
+from psycopg.rows import TupleRow
+from pydantic import (
+    AwareDatetime,
+    Base64Bytes,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+)
 from pydantic.alias_generators import to_camel
 
 from registration.eventstore.merkle import leaf_hash, verify_consistency, verify_inclusion
@@ -50,9 +60,9 @@ class ProvedEvent(_Document):
     """An event as the chain has it: ``hash`` follows from the other three and the position."""
 
     stream_id: UUID
-    version: int
+    version: Annotated[int, Field(ge=-(2**31), le=2**31 - 1)]
     type: str
-    at: datetime
+    at: AwareDatetime
     digest: Annotated[Hash, Field(description="SHA-256 over the event's canonical bytes")]
     previous_hash: Hash
     hash: Hash
@@ -114,12 +124,28 @@ async def inclusion(
     if position > size:
         raise ProofError("the event is not among so many")
     cursor = await connection.execute(_EVENT, (tenant, position), binary=True)
-    row = await cursor.fetchone()
-    if row is None:
+    try:
+        row = await cursor.fetchone()
+        event = None if row is None else _event(tenant, row, whole=whole)
+    except (AttributeError, TypeError, DataError, ValidationError):
+        # columns that are empty, a time that is none: somebody was at it
+        raise ProofError("the event is damaged") from None
+    if event is None:
         raise ProofError("there is no such event")
-    stream, version, topic, at, metadata, data, digest, previous = row
     path, root = await tree.inclusion(connection, tenant, position - 1, size)
-    event = ProvedEvent(
+    return InclusionProof(
+        tenant=tenant,
+        position=position,
+        size=size,
+        event=event,
+        path=[step.hex() for step in path],
+        root_hash=root.hex(),
+    )
+
+
+def _event(tenant: str, row: TupleRow, *, whole: bool) -> ProvedEvent:
+    stream, version, topic, at, metadata, data, digest, previous = row
+    return ProvedEvent(
         stream_id=stream,
         version=version,
         type=topic,
@@ -129,14 +155,6 @@ async def inclusion(
         hash=digest.hex(),
         metadata=b64encode(metadata) if whole else None,
         data=b64encode(data) if whole else None,
-    )
-    return InclusionProof(
-        tenant=tenant,
-        position=position,
-        size=size,
-        event=event,
-        path=[step.hex() for step in path],
-        root_hash=root.hex(),
     )
 
 
@@ -159,6 +177,20 @@ async def consistency(
         to_root_hash=new.hex(),
         path=[step.hex() for step in path],
     )
+
+
+async def check_against(
+    connection: Connection, tenant: str, roots: dict[int, bytes], signed: Checkpoint
+) -> None:
+    """Hold what a proof stands on against a verified checkpoint that is not smaller.
+
+    What is kept of the tree may be damaged; then a proof that was made from it is worth nothing.
+    Raises :class:`ProofError` and :class:`~registration.evidence.tree.TreeError`.
+    """
+    for size, root in roots.items():
+        path, _, _ = await tree.consistency(connection, tenant, size, signed.size)
+        if not verify_consistency(size, signed.size, path, root, signed.root):
+            raise ProofError("the tree is not the one that was signed")
 
 
 def check(proof: Proof) -> dict[int, bytes]:
@@ -187,6 +219,8 @@ def check_signed(tenant: str, roots: dict[int, bytes], checkpoints: Iterable[Che
 
 def _check_inclusion(proof: InclusionProof) -> dict[int, bytes]:
     event = proof.event
+    if (event.data is None) != (event.metadata is None):
+        raise ProofError("the event's bytes are not all there: data and metadata go together")
     if event.data is not None and event.metadata is not None:
         digest = event_digest(
             proof.tenant, event.stream_id, event.version, event.type, event.metadata, event.data

@@ -28,24 +28,27 @@ _BATCH = _WIDTH * _WIDTH
 _LEVELS = range(_STEP, 64, _STEP)
 
 _LEAVES = """
-SELECT position - 1, hash FROM registration.event WHERE tenant = %s AND position = ANY(%s)
+SELECT position - 1, hash FROM registration.event
+ WHERE tenant = %s AND position = ANY(%s) AND hash IS NOT NULL
 """
 _NODES = """
 SELECT n.level, n.index, n.hash
   FROM unnest(%s::int2[], %s::int8[]) AS wanted (level, index)
   JOIN registration.tree_node n
     ON n.tenant = %s AND n.level = wanted.level AND n.index = wanted.index
+   AND octet_length(n.hash) = 32
 """
 _NEW_LEAVES = """
 SELECT hash FROM registration.event
- WHERE tenant = %s AND position > %s AND position <= %s ORDER BY position
+ WHERE tenant = %s AND position > %s AND position <= %s AND hash IS NOT NULL ORDER BY position
 """
 _HAVE = """
 SELECT coalesce(max(index) + 1, 0) FROM registration.tree_node WHERE tenant = %s AND level = %s
 """
 _CHILDREN = """
 SELECT hash FROM registration.tree_node
- WHERE tenant = %s AND level = %s AND index >= %s AND index < %s ORDER BY index
+ WHERE tenant = %s AND level = %s AND index >= %s AND index < %s AND octet_length(hash) = 32
+ ORDER BY index
 """
 _ADD = """
 INSERT INTO registration.tree_node

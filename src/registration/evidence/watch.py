@@ -1,9 +1,11 @@
 """What the process that signs checkpoints found, kept in the database for whoever asks there."""
 
+from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
@@ -39,9 +41,10 @@ _COPY = """
 INSERT INTO registration.log_checkpoint VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING
 """
 _NOTES = """
-SELECT size, note FROM registration.log_checkpoint
- WHERE tenant = %s AND size < %s ORDER BY size DESC, key_id LIMIT %s
+SELECT size, key_id, note FROM registration.log_checkpoint
+ WHERE tenant = %s AND (size, key_id) < (%s, %s) ORDER BY size DESC, key_id DESC LIMIT %s
 """
+_AT_ONCE = 100
 
 NEWEST = 2**62
 """Lies beyond every size."""
@@ -122,16 +125,41 @@ async def copy(connection: Connection, signed: notes.Signed) -> None:
 
 
 async def copies(
-    connection: Connection, tenant: str, before: int = NEWEST, limit: int = 1
+    connection: Connection,
+    tenant: str,
+    keys: Collection[Ed25519PublicKey],
+    before: int = NEWEST,
+    limit: int = 1,
 ) -> list[notes.Signed]:
-    """Return the newest checkpoints of a size below ``before``; what was changed is left out."""
-    rows = await (await connection.execute(_NOTES, (tenant, before, limit))).fetchall()
-    found = []
-    for size, note in rows:
-        try:
-            signed = notes.parse(note.encode())
-        except notes.NoteError:
-            continue
-        if (signed.checkpoint.tenant, signed.checkpoint.size) == (tenant, size):
+    """Return the newest checkpoints of a size below ``before`` that one of the keys signed.
+
+    Without any key each that is well-formed is returned. What was changed, and what somebody else
+    put there, is passed over.
+    """
+    found: list[notes.Signed] = []
+    async for signed in each_copy(connection, tenant, before):
+        if not keys or signed.verified(keys):
             found.append(signed)
+        if len(found) == limit:
+            break
     return found
+
+
+async def each_copy(
+    connection: Connection, tenant: str, before: int = NEWEST
+) -> AsyncIterator[notes.Signed]:
+    """Yield the checkpoints of a size below ``before``, the newest first; nothing is verified."""
+    place = (before, b"")
+    while True:
+        cursor = await connection.execute(_NOTES, (tenant, *place, _AT_ONCE))
+        rows = await cursor.fetchall()
+        for size, _, note in rows:
+            try:
+                signed = notes.parse(note.encode())
+            except notes.NoteError:
+                continue
+            if (signed.checkpoint.tenant, signed.checkpoint.size) == (tenant, size):
+                yield signed
+        if len(rows) < _AT_ONCE:
+            return
+        place = rows[-1][:2]

@@ -5,16 +5,19 @@ from outside of the database. So nobody who may write there can change the log's
 new end signed. What is old is recomputed too, a part at each look, since a row that is edited in
 the midst shows only when somebody reads it.
 
+A file of checkpoints that is gone, or ends before what was signed, is no reason to begin anew:
+copies in the database and what was verified say that there was more. Only people can say that this
+is in order.
+
 Nothing here holds a lock that an append would wait for.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
-from urllib.parse import unquote
 
 import psycopg
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -25,7 +28,9 @@ from registration.eventstore.verify import BrokenLink, Stretch, verify_stretch
 from registration.evidence import tree, watch
 from registration.evidence.folder import CheckpointFolder, FolderError
 from registration.evidence.notes import Checkpoint, Signed, sign
+from registration.evidence.signed_before import Before, signed_before
 from registration.evidence.watch import Connection, Watched
+from registration.printing import printable
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +40,23 @@ REVIEWED_AT_ONCE = 50_000
 # Any number will do, as long as nothing else in the database uses it.
 _ADVISORY_LOCK = 0x7265_6769_7374_7277
 _OPTIONS = "-c statement_timeout=60000"
-_TENANTS = "SELECT tenant FROM registration.log_head"
+# Whoever has, or once had, a log: head rows can be deleted. Large tables are walked along their
+# index, since DISTINCT would read all.
+_TENANTS = """
+WITH RECURSIVE stored AS (
+    SELECT min(tenant) AS tenant FROM registration.event
+    UNION ALL
+    SELECT (SELECT min(e.tenant) FROM registration.event e WHERE e.tenant > s.tenant)
+      FROM stored s WHERE s.tenant IS NOT NULL
+), signed AS (
+    SELECT min(tenant) AS tenant FROM registration.log_checkpoint
+    UNION ALL
+    SELECT (SELECT min(c.tenant) FROM registration.log_checkpoint c WHERE c.tenant > s.tenant)
+      FROM signed s WHERE s.tenant IS NOT NULL
+)
+SELECT tenant FROM registration.log_head UNION SELECT tenant FROM registration.log_watch
+ UNION SELECT tenant FROM stored UNION SELECT tenant FROM signed
+"""
 
 
 async def run_forever(
@@ -46,13 +67,16 @@ async def run_forever(
     interval: float,
     stop: asyncio.Event,
 ) -> None:
-    """Look every ``interval`` seconds until ``stop`` is set; gets over a database that is away."""
+    """Look every ``interval`` seconds until ``stop`` is set; gets over whatever goes wrong."""
     witness = Witness(url, folder, key)
     while not stop.is_set():
         try:
             await witness.look()
         except psycopg.OperationalError as error:
             log.warning("the log could not be looked at: %s", type(error).__name__)
+        except Exception as error:  # noqa: BLE001 (the read models' process must not end for it)
+            # the type only: messages of the database can hold rows
+            log.error("the log could not be looked at: %s", type(error).__name__)
         with suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), interval)
 
@@ -62,7 +86,10 @@ class _Inconsistent(Exception):
 
 
 class Witness:
-    """Verifies logs and signs what they come to."""
+    """Verifies logs and signs what they come to.
+
+    ``accepted`` names tenants of whom people said that a new file may begin where there is none.
+    """
 
     def __init__(
         self,
@@ -70,11 +97,13 @@ class Witness:
         folder: CheckpointFolder,
         key: Ed25519PrivateKey,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        accepted: Collection[str] = (),
     ) -> None:
         self._url = url
         self._folder = folder
         self._key = key
         self._clock = clock
+        self._accepted = accepted
 
     async def look(self) -> dict[str, Watched]:
         """Look at every tenant's log once, and return what was found.
@@ -95,13 +124,34 @@ class Witness:
                 if not await _alone(connection):
                     return {}
                 cursor = await connection.execute(_TENANTS)
-                tenants = {tenant for (tenant,) in await cursor.fetchall()}
-                tenants |= {unquote(path.stem) for path in self._folder.files()}
+                tenants = {tenant for (tenant,) in await cursor.fetchall() if tenant}
+                tenants |= set(self._folder.tenants())
                 share = REVIEWED_AT_ONCE // max(1, len(tenants)) + 1
-                return {
-                    tenant: await self._look_at(connection, tenant, share, unusable)
+                found = {
+                    tenant: await self._looked_at(connection, tenant, share, unusable)
                     for tenant in sorted(tenants)
                 }
+                # now, not when the server notices that the connection is gone
+                await connection.execute("SELECT pg_advisory_unlock(%s)", (_ADVISORY_LOCK,))
+                return found
+
+    async def _looked_at(
+        self, connection: Connection, tenant: str, share: int, unusable: OSError | None
+    ) -> Watched:
+        """Look at one log; what goes wrong with it must not hide the others."""
+        try:
+            return await self._look_at(connection, tenant, share, unusable)
+        except Exception as error:
+            if connection.closed:
+                raise
+            # the type only: messages of the database can hold rows
+            why = f"it could not be looked at ({type(error).__name__})"
+        log.error("the log of %s: %s", printable(tenant), why)
+        found = await watch.read(connection, tenant) or Watched(self._clock())
+        broken = found.broken or BrokenLink(tenant, found.verified_to, None, None, why)
+        found = replace(found, looked_at=self._clock(), broken=broken, unwritten=why)
+        await watch.write(connection, tenant, found)
+        return found
 
     async def _look_at(
         self, connection: Connection, tenant: str, share: int, unusable: OSError | None
@@ -114,65 +164,64 @@ class Witness:
             found = await self._sign_what_is_new(connection, tenant, found)
         except (OSError, FolderError) as error:
             said = error.strerror if isinstance(error, OSError) else str(error)
-            log.error("no checkpoint of the log of %s: %s", tenant, said)
+            log.error("no checkpoint of the log of %s: %s", printable(tenant), said)
             found = replace(found, unwritten=said or type(error).__name__)
         if found.broken is None:
             found = await self._review(tenant, found, share)
         if found.broken is not None:
             place, reason = found.broken.position, found.broken.reason
-            log.error("the log of %s is broken at position %d: %s", tenant, place, reason)
+            log.error(
+                "the log of %s is broken at position %d: %s", printable(tenant), place, reason
+            )
         await watch.write(connection, tenant, found)
         return found
 
     async def _sign_what_is_new(
         self, connection: Connection, tenant: str, found: Watched
     ) -> Watched:
-        last = self._last(tenant)
-        size, head = (last.checkpoint.size, last.checkpoint.head) if last else (0, None)
-        if last:
-            await watch.copy(connection, last)  # in case that a crash came between the two
+        before = await signed_before(
+            connection, self._folder, tenant, self._key.public_key(), found.verified_to
+        )
+        if before.last is None and tenant in self._accepted:
+            before = before.anew()
+        size, head = before.size, before.last.head if before.last else None
+        if lost := before.lost():
+            return replace(found, broken=BrokenLink(tenant, size, None, None, lost))
         new = await asyncio.to_thread(verify_stretch, self._url, tenant, size, head)
         if new.broken:
             return replace(found, broken=new.broken)
+        if new.position < before.reached:
+            reason = f"the log was cut off: {before.reached} events were verified before"
+            return replace(found, broken=BrokenLink(tenant, new.position + 1, None, None, reason))
         if new.position > size:
             try:
-                before = last.checkpoint if last else None
                 signed = await self._signed(connection, tenant, before, new)
             except (_Inconsistent, tree.TreeError) as error:
                 return replace(found, broken=BrokenLink(tenant, size, None, None, str(error)))
             self._folder.append(tenant, signed.note)
             await watch.copy(connection, signed)
-        if last is None:
+        if before.last is None:
             found = replace(found, reviewed_to=0, whole_at=found.looked_at)
         return replace(found, verified_to=new.position)
 
-    def _last(self, tenant: str) -> Signed | None:
-        last = self._folder.last(tenant)
-        if last and not last.verified(self._folder.keys()):
-            raise FolderError("the last one in its file is not signed by a key that lies beside it")
-        if last and last.checkpoint.tenant != tenant:
-            raise FolderError("the last one in its file is of another log")
-        return last
-
     async def _signed(
-        self, connection: Connection, tenant: str, last: Checkpoint | None, new: Stretch
+        self, connection: Connection, tenant: str, before: Before, new: Stretch
     ) -> Signed:
-        """Return a checkpoint of a log that provably extends the last one."""
+        """Return a checkpoint of a log that provably extends what was signed before."""
         size = new.position
-        if last is None:
+        if before.last is None:
             await tree.forget(connection, tenant)
         try:
             await tree.extend(connection, tenant, size)
-            root = await _extended(connection, tenant, last, size)
+            root = await _extended(connection, tenant, before, size)
         except (_Inconsistent, tree.TreeError):
             # The tree in the database is only a help: what counts is the log.
             await tree.forget(connection, tenant)
             await tree.extend(connection, tenant, size)
-            root = await _extended(connection, tenant, last, size)
-        at = self._clock()
-        return sign(
-            Checkpoint(tenant, size, root, new.head, max(at, last.at) if last else at), self._key
-        )
+            root = await _extended(connection, tenant, before, size)
+        now = self._clock()
+        at = max(now, before.not_before or now)
+        return sign(Checkpoint(tenant, size, root, new.head, at), self._key)
 
     async def _review(self, tenant: str, found: Watched, share: int) -> Watched:
         """Verify the next part of what was verified before, ``share`` events of it."""
@@ -188,15 +237,13 @@ class Witness:
         return replace(found, reviewed_to=old.position)
 
 
-async def _extended(
-    connection: Connection, tenant: str, last: Checkpoint | None, size: int
-) -> bytes:
-    """Return the root of a tree that is proved to extend the last checkpoint's."""
-    if last is None:
-        return await tree.root(connection, tenant, size)
-    proof, _, root = await tree.consistency(connection, tenant, last.size, size)
-    if not verify_consistency(last.size, size, proof, last.root, root):
-        raise _Inconsistent("the log up to here is not the one that was signed")
+async def _extended(connection: Connection, tenant: str, before: Before, size: int) -> bytes:
+    """Return the root of a tree that is proved to extend those that were signed before."""
+    root = await tree.root(connection, tenant, size)
+    for each in before.to_extend:
+        proof, _, _ = await tree.consistency(connection, tenant, each.size, size)
+        if not verify_consistency(each.size, size, proof, each.root, root):
+            raise _Inconsistent("the log up to here is not the one that was signed")
     return root
 
 
