@@ -92,9 +92,9 @@ SELECT position, stream_id, version FROM (
 # Only an erasure takes somebody's key away, and says so in their stream.
 _LOST_KEY = """
 SELECT e.position, e.stream_id, e.version FROM event e
- WHERE e.tenant = %s AND e.topic = 'patient.registered' AND sealed_to(e.data, 1) = e.stream_id
+ WHERE e.tenant = %s AND e.topic = 'patient.registered' AND sealed_to(e.data, 1) IS NOT NULL
    AND NOT EXISTS (
-       SELECT FROM personal_key k WHERE k.tenant = e.tenant AND k.id = e.stream_id)
+       SELECT FROM personal_key k WHERE k.tenant = e.tenant AND k.id = sealed_to(e.data, 1))
    AND NOT EXISTS (
        SELECT FROM event g
         WHERE g.tenant = e.tenant AND g.stream_id = e.stream_id AND g.topic = 'patient.erased')
