@@ -241,7 +241,9 @@ def test_a_latency_is_rounded_up_and_tells_no_second_of_the_capture(
 def test_a_function_of_the_reader_sees_only_what_the_view_shows(
     service: Service, clinic: Clinic
 ) -> None:
-    said = {"patientId": clinic.patient()["id"], "class": "EMER", "status": "arrived"}
+    about = {"patientId": clinic.patient()["id"], "class": "AMB", "status": "arrived"}
+    said = about | {"facility": "nowhere"}
+    succeeded(clinic.north.post("/v1/encounters", about | {"facility": "somewhere"}))
     mistaken = succeeded(clinic.north.post("/v1/encounters", said))
     wrong = {"to": "entered-in-error", "reason": "because"}
     path = f"/v1/encounters/{mistaken['id']}/transitions"
@@ -254,11 +256,11 @@ def test_a_function_of_the_reader_sees_only_what_the_view_shows(
             "CREATE FUNCTION pg_temp.tell(text) RETURNS boolean COST 0.0000001 LANGUAGE plpgsql"
             " AS $$ BEGIN RAISE NOTICE '%', $1; RETURN true; END $$"
         )
-        connection.execute("SELECT FROM analytics.encounter WHERE pg_temp.tell(class)")
+        connection.execute("SELECT FROM analytics.encounter WHERE pg_temp.tell(facility)")
         connection.execute("SELECT FROM analytics.encounter_status WHERE pg_temp.tell(tenant)")
         rows = shown(connection, clinic.tenant)
-    assert "AMB" in heard
-    assert "EMER" not in heard
+    assert "somewhere" in heard
+    assert "nowhere" not in heard
     assert heard.count(clinic.tenant) == len(rows["encounter_status"])
 
 

@@ -60,7 +60,7 @@ def project(
     with unlocked_database(settings) as url:
         try:
             asyncio.run(_run_until_stopped(url, settings, key))
-        except* typer.Exit:
+        except ExceptionGroup:  # of `typer.Exit` alone, see `_end_with`
             raise typer.Exit(_FAILED) from None
 
 
