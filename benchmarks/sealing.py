@@ -151,8 +151,8 @@ async def _appends(bench: Bench, sealed: EventStore, plain: EventStore) -> None:
     for size in (1, 10, 100):
         rates = await _side_by_side(
             bench,
-            lambda size=size: with_keys.append(sealed, size, keys=True),
-            lambda size=size: without.append(plain, size, keys=False),
+            partial(with_keys.append, sealed, size, keys=True),
+            partial(without.append, plain, size, keys=False),
         )
         _add(bench, f"registrations encoded and appended, {size} at once", rates)
 

@@ -35,6 +35,7 @@ from registration.eventstore.embedded import EmbeddedPostgres
 from registration.eventstore.records import RecordedEvent
 from registration.eventstore.sealing import KEY_SIZE, KEYRING, Place
 from registration.projections import search as model
+from registration.projections.search_patient import Patient
 from registration.projections.search_query import SearchPage, SearchQuery, search
 from registration.sealer import new_event
 
@@ -153,7 +154,7 @@ async def load(connection: AsyncConnection[Any], people: People, count: int) -> 
         patients = []
         for number in range(start, min(start + 20_000, count)):
             patient_id, event = people.next()
-            patient = model.Patient(TENANT, patient_id, version=1)
+            patient = Patient(TENANT, patient_id, version=1)
             patient.evolve(event)
             patients.append(patient)
             name = event.names[0]

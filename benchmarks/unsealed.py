@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Collection
+from unittest.mock import patch
 from uuid import UUID
 
 from registration import sealer
@@ -35,6 +36,5 @@ class UnsealedStore(EventStore):
 
 
 if __name__ == "__main__":
-    sealer.KEYRING = NoKeys()
-    app.EventStore = UnsealedStore  # type: ignore[misc]
-    main()
+    with patch.object(sealer, "KEYRING", NoKeys()), patch.object(app, "EventStore", UnsealedStore):
+        main()
