@@ -317,7 +317,9 @@ class Gate:
                 status=_REFUSED_FOR_GOOD if attempt.command.offline else FORGOTTEN_IN_TIME,
                 key=attempt.key,
                 fingerprint=attempt.fingerprint,
-                body=sealed_refusal(error, attempt, keys),
+                body=sealed_refusal(
+                    error, attempt, {person: keys.get(person) for person in people}
+                ),
             ),
         )
         if isinstance(verdict, Outcome):

@@ -79,20 +79,22 @@ def stored_refusal(outcome: Outcome, attempt: Attempt) -> Refusal:
     return Refusal(visible(error, attempt), replayed=True)
 
 
-def sealed_refusal(error: DomainError, attempt: Attempt, keys: Mapping[UUID, bytes]) -> bytes:
+def sealed_refusal(
+    error: DomainError, attempt: Attempt, wrapped: Mapping[UUID, bytes | None]
+) -> bytes:
     """Return a refusal as it is stored: what it says of people is sealed to them.
 
-    ``keys`` are those of the people of :func:`people_in`; without one of them that is left out, and
-    where they are more than a text can be sealed to.
+    ``wrapped`` has the key of each of :func:`people_in`; without one of these what it says of them
+    is left out, and where they are more than a text can be sealed to.
     """
     told = {"code": error.code, "detail": error.detail}
-    text = orjson.dumps({**told, "extra": error.extra})
-    wrapped = {person: keys.get(person) for person in people_in(error, attempt)}
     if None in wrapped.values() or len(wrapped) > MOST_SUBJECTS:
         return orjson.dumps({**told, "extra": {}})
-    held = {person: key for person, key in wrapped.items() if key and key != NEVER_SEALED}
+    held = {
+        person: key for person, key in wrapped.items() if key is not None and key != NEVER_SEALED
+    }
     if not held:
-        return text
+        return orjson.dumps({**told, "extra": error.extra})
     hidden = orjson.dumps({"extra": error.extra})
     shown = orjson.dumps(told)
     return KEYRING.seal(_place(attempt), shown, hidden, tuple(held), b"".join(held.values()))

@@ -23,14 +23,14 @@ from registration.eventstore.store import EventStore
 
 
 class Sealer(NamedTuple):
-    """What it takes to write the events of one command: the keys of all whom they are about.
+    """What it takes to write the events of one command: whom each is about, and all their keys.
 
-    ``new_key`` is that of the patient whom the command registers; ``erases`` that somebody's key
-    is deleted.
+    ``people`` has, by stream, those of each event, in order. ``new_key`` is that of the patient
+    whom the command registers; ``erases`` that somebody's key is deleted.
     """
 
     attempt: Attempt
-    seen: Aggregate[Any]
+    people: Mapping[UUID, Sequence[Sequence[UUID]]]
     keys: Mapping[UUID, bytes]
     new_key: bytes | None
     erases: bool
@@ -50,10 +50,12 @@ class Sealer(NamedTuple):
                 Place(tenant, stream_id, number, event.TOPIC),
                 event,
                 metadata,
-                people_of(event, stream_id, self.seen),
+                people,
                 self.keys,
             )
-            for number, event in enumerate(events, version)
+            for number, (event, people) in enumerate(
+                zip(events, self.people[stream_id], strict=True), version
+            )
         ]
 
 
@@ -89,12 +91,8 @@ async def sealer(
     if any(isinstance(event, PatientRegistered) for event in decided.own):
         new_key = keys[attempt.aggregate_id] = KEYRING.new(tenant, attempt.aggregate_id)
     erased = {its_id for its_id, made in told if any(isinstance(e, PatientErased) for e in made)}
-    needed = {
-        person
-        for its_id, made in told
-        for event in made
-        for person in people_of(event, its_id, seen)
-    } | erased
+    people = {its_id: [people_of(event, its_id, seen) for event in made] for its_id, made in told}
+    needed = erased.union(*(each for about in people.values() for each in about))
     if missing := needed - keys.keys():
         keys |= await store.keys(tenant, missing)
     if needed - keys.keys():
@@ -104,7 +102,7 @@ async def sealer(
             "ERASURE_NOT_ALLOWED",
             "This patient was registered before events were sealed: there is no key to delete.",
         )
-    return Sealer(attempt, seen, keys, new_key, bool(erased))
+    return Sealer(attempt, people, keys, new_key, bool(erased))
 
 
 def keys_from(histories: Iterable[Sequence[RecordedEvent]]) -> dict[UUID, bytes]:
@@ -112,10 +110,6 @@ def keys_from(histories: Iterable[Sequence[RecordedEvent]]) -> dict[UUID, bytes]
     found: dict[UUID, bytes] = {}
     for history in histories:
         if history and (keys := history[0].key):
-            people = subjects_of(history[0].data)
-            if len(people) == 1:  # as nearly all are
-                found[people[0]] = keys
-                continue
-            cuts = range(0, len(keys), WRAPPED_SIZE)
-            found |= zip(people, (keys[at : at + WRAPPED_SIZE] for at in cuts), strict=True)
+            each = [keys[at : at + WRAPPED_SIZE] for at in range(0, len(keys), WRAPPED_SIZE)]
+            found |= zip(subjects_of(history[0].data), each, strict=True)
     return found

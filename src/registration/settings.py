@@ -244,6 +244,11 @@ class Settings(BaseSettings):
         days = self.portrait_retention.get(tenant, self.portrait_retention.get("*"))
         return None if days is None else timedelta(days=days)
 
+    @property
+    def checkpoints(self) -> Path:
+        """The folder that checkpoints are written to."""
+        return self.checkpoint_dir or self.data_dir / "checkpoints"
+
     def environment(self) -> dict[str, str]:
         """These settings as environment variables: a child process that gets them reads the same.
 

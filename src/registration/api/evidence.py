@@ -100,7 +100,6 @@ async def verify(request: Request, caller: AuditReader) -> Response:
 
     To recompute all of it takes minutes, and is what ``registration verify`` does.
     """
-
     keys = await _keys(request)
 
     async def query(connection: Connection) -> dict[str, Any]:
@@ -159,7 +158,6 @@ async def prove_inclusion(
     ] = None,
 ) -> Response:
     """Prove it against a tree that is not larger than the newest checkpoint's (RFC 9162)."""
-
     keys = await _keys(request)
 
     async def query(connection: Connection) -> proofs.Proof:
@@ -167,9 +165,8 @@ async def prove_inclusion(
         until = size or signed.size
         if position > until:
             raise invalid("/position", f"must be one of the {until} events of the tree")
-        proof = await proofs.inclusion(connection, caller.tenant, position, until)
-        await proofs.check_against(connection, caller.tenant, proofs.check(proof), signed)
-        return proof
+        made = proofs.inclusion(connection, caller.tenant, position, until)
+        return await _checked(connection, made, signed)
 
     return json_answer(proofs.as_json(await _asked(request, query)))
 
@@ -191,7 +188,6 @@ async def prove_consistency(
     ] = None,
 ) -> Response:
     """Prove that the later tree is the earlier one with events added to its end (RFC 9162)."""
-
     keys = await _keys(request)
 
     async def query(connection: Connection) -> proofs.Proof:
@@ -199,9 +195,8 @@ async def prove_consistency(
         until = after or signed.size
         if before > until:
             raise invalid("/from", f"must not be more than the {until} events of the later tree")
-        proof = await proofs.consistency(connection, caller.tenant, before, until)
-        await proofs.check_against(connection, caller.tenant, proofs.check(proof), signed)
-        return proof
+        made = proofs.consistency(connection, caller.tenant, before, until)
+        return await _checked(connection, made, signed)
 
     return json_answer(proofs.as_json(await _asked(request, query)))
 
@@ -212,8 +207,7 @@ async def _keys(request: Request) -> list[Ed25519PublicKey]:
     None where the folder is on another machine, that of the process which signs: then whatever is
     well-formed is shown, and who receives it verifies it anyway.
     """
-    settings = services(request).settings
-    folder = CheckpointFolder(settings.checkpoint_dir or settings.data_dir / "checkpoints")
+    folder = CheckpointFolder(services(request).settings.checkpoints)
     try:
         return await asyncio.to_thread(folder.keys)
     except FolderError:
@@ -239,6 +233,15 @@ async def _signed(
         limit = f"the {signed.size} events of the newest checkpoint"
         raise invalid(path, f"must not be more than {limit}")
     return signed
+
+
+async def _checked(
+    connection: Connection, made: Awaitable[proofs.Proof], signed: Checkpoint
+) -> proofs.Proof:
+    """Return a proof that holds, and against what was signed."""
+    proof = await made
+    await proofs.check_against(connection, signed.tenant, proofs.check(proof), signed)
+    return proof
 
 
 async def _asked(request: Request, query: Callable[[Connection], Awaitable[Result]]) -> Result:

@@ -7,9 +7,9 @@ import typer
 
 from registration.commands import CommandError, app
 from registration.commands.common import (
-    CheckedTenant,
     DatabaseUrl,
     DataDir,
+    Tenant,
     checked_tenant,
     database,
     load_settings,
@@ -38,7 +38,7 @@ def now(data_dir: DataDir = None, database_url: DatabaseUrl = None) -> None:
 
 @group.command()
 def accept(
-    tenant: CheckedTenant,
+    tenant: Tenant,
     data_dir: DataDir = None,
     database_url: DatabaseUrl = None,
 ) -> None:

@@ -62,9 +62,6 @@ Tenant = Annotated[
         callback=checked_tenant,
     ),
 ]
-CheckedTenant = Annotated[
-    str, typer.Option("--tenant", help="The tenant whose log it is.", callback=checked_tenant)
-]
 
 
 def load_settings(**options: Any) -> Settings:

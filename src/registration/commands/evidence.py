@@ -56,4 +56,4 @@ def folder_keys(folder: CheckpointFolder) -> list[Ed25519PublicKey]:
 
 def checkpoint_folder(settings: Settings) -> CheckpointFolder:
     """The folder that the settings name."""
-    return CheckpointFolder(settings.checkpoint_dir or settings.data_dir / "checkpoints")
+    return CheckpointFolder(settings.checkpoints)

@@ -173,13 +173,11 @@ class Keyring:
     def _made(self, tenant: str, ids: bytes, wrapped: bytes) -> AESGCM:
         if not ids or len(wrapped) * 16 != len(ids) * WRAPPED_SIZE:
             raise ValueError("there is not one key for each subject")
-        if len(ids) == 16:
-            return AESGCM(self._unwrapped(tenant, ids, wrapped))
         keys = [
             self._unwrapped(tenant, ids[16 * n : 16 * n + 16], wrapped[at : at + WRAPPED_SIZE])
             for n, at in enumerate(range(0, len(wrapped), WRAPPED_SIZE))
         ]
-        return AESGCM(sha256(b"".join(keys)).digest())
+        return AESGCM(keys[0] if len(keys) == 1 else sha256(b"".join(keys)).digest())
 
     def _wrapped(self, tenant: str, subject: bytes, key: bytes) -> bytes:
         if not self._current:
